@@ -1,0 +1,66 @@
+//! Running a plan.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use countersign_core::plan::{Plan, RunLimits};
+
+/// Runs plans. The kernel calls it only after the intent of the effect is durable.
+#[async_trait]
+pub trait ToolExecutor: Send + Sync {
+    /// Runs the plan to its end and reports what happened.
+    ///
+    /// Never outlives `limits.timeout` by more than the time it takes to kill what was started.
+    /// Dropping the future kills it too. There is no error beside the outcome: a program
+    /// that could not start is [`ExecutionStatus::NotStarted`].
+    async fn run(&self, run: ToolRun) -> Execution;
+}
+
+/// One plan to run.
+#[derive(Clone, Debug)]
+pub struct ToolRun {
+    /// What to do.
+    pub plan: Plan,
+    /// What to enforce meanwhile.
+    pub limits: RunLimits,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecutionStatus {
+    /// The program ended by itself with this exit code.
+    Exited(i32),
+    /// The program was ended by this signal, not by the executor.
+    Signalled(i32),
+    /// The deadline came first; everything the call started was killed.
+    TimedOut,
+    /// Nothing ran. The text says why, for a person.
+    NotStarted(String),
+    /// The program started, and how it ended cannot be known. The text says why.
+    Unknown(String),
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// How it ended.
+    pub status: ExecutionStatus,
+    /// The first `output_max_bytes` bytes of standard output, as they came.
+    pub stdout: Vec<u8>,
+    /// SHA-256 over all of standard output, also what was not kept.
+    pub stdout_sha256: [u8; 32],
+    /// Bytes of standard output, also those not kept.
+    pub stdout_len: u64,
+    /// The first 64 KiB of standard error.
+    pub stderr: Vec<u8>,
+    /// Wall time from start to end.
+    pub duration: Duration,
+}
+
+impl Execution {
+    /// Whether output was dropped because it exceeded the limit.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.stdout_len > self.stdout.len() as u64
+    }
+}
