@@ -1,1 +1,80 @@
-fn main() {}
+//! Runs the checks and generators of this workspace. Knows its files, crates and tools;
+//! nothing of what the product does.
+
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a private command-line tool: printing is its work"
+)]
+
+mod ci;
+mod diff;
+mod e2e;
+mod fixtures;
+mod layers;
+mod markdown;
+mod package;
+mod process;
+mod terminal;
+mod tidy;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// What a command gives back: nothing, or an error that says what to do.
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every check, in order, and stop at the first that fails
+    Ci(ci::Options),
+    /// Check who depends on whom, and write fixtures/arrows.txt
+    Layers {
+        /// Compare fixtures/arrows.txt instead of writing it
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check the text of all files: whitespace, leftovers, links, sizes
+    Tidy,
+    /// Write the generated files below fixtures/
+    Fixtures {
+        /// Compare the files instead of writing them
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check that every publishable crate can be packaged
+    Package,
+    /// Prepare Python, Node and Chromium below target/e2e, and run the end-to-end tests
+    E2e(e2e::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Ci(options) => match ci::run(&options) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        Command::Layers { check } => layers::run(check),
+        Command::Tidy => tidy::run(),
+        Command::Fixtures { check } => fixtures::run(check),
+        Command::Package => package::run(),
+        Command::E2e(options) => e2e::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::error(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,25 @@
-//! Under construction.
+//! Decides how a planned process is started, bounded and ended. Knows nothing of manifests,
+//! approvals or journals, and reads no environment: every value of it arrives as an argument.
+//!
+//! Each run has a *supervisor*: a second process of the embedding binary that starts the tool
+//! and adopts whatever the tool leaves behind. It ends everything below it when the tool's main
+//! process ends, or when its socket to the executor closes: at the deadline, when the future is
+//! dropped, and when the gateway itself is killed.
+//!
+//! What a tool gets: no shell; the environment it is given and no more; no input; no terminal;
+//! no descriptor but its two output pipes; no new privileges; the limits of the plan.
+//!
+//! What this is not: a sandbox. The tool runs as the gateway's user. It can signal every process
+//! of that user, its supervisor among them. A stopped supervisor changes nothing; when a tool
+//! kills its supervisor, its session dies too, but a process that it first moved to another
+//! session survives. So does work handed to a daemon that was there before (`at`, D-Bus,
+//! a container engine). Run the gateway under its own user, in a container, if that matters.
+//!
+//! Linux 5.3 or newer, with `/proc`.
+
+mod check;
+mod executor;
+pub mod supervise;
+mod tree;
+
+pub use executor::{ProcessConfig, ProcessExecutor, SupervisorCommand};

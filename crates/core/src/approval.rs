@@ -1,0 +1,235 @@
+//! Approvals: what is asked, what was answered, and the records of both.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::effect::{EffectClass, EffectIntent, EffectResult, RiskClass};
+use crate::id::{
+    AgentId, ApprovalRequestId, ContentRef, EffectId, RunId, SessionId, ToolCallId, TurnId,
+};
+use crate::refs::{DestinationRef, PolicyRef, SourceRef, words};
+
+/// What an approver may answer. PascalCase on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ApprovalDecisionKind {
+    /// This call, once.
+    Approved,
+    /// This call and later ones within a grant.
+    ApprovedForSession,
+    /// Not this call.
+    Denied,
+}
+
+/// Who is asked. PascalCase on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum DispatcherScope {
+    /// Whoever the host names.
+    Host,
+    /// Whoever answers for the source of the call.
+    SourceScoped,
+    /// Nobody can be asked.
+    Headless,
+}
+
+/// A request for a person's decision on one call. Its id is the hold's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRequest {
+    /// The request, and the hold that waits for its answer.
+    pub approval_request_id: ApprovalRequestId,
+    /// The effect of asking, which is itself announced and ended in the journal.
+    pub approval_dispatch_effect_id: EffectId,
+    /// The run of the call.
+    pub run_id: RunId,
+    /// The client's own session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<SessionId>,
+    /// Who wants to act.
+    pub agent_id: AgentId,
+    /// The call's position in its run.
+    pub turn_id: TurnId,
+    /// The call.
+    pub tool_call_id: ToolCallId,
+    /// Who asked; can never be the one who decides.
+    pub source: SourceRef,
+    /// What the call acts on.
+    pub destination: DestinationRef,
+    /// The tool's name in the manifest.
+    pub canonical_tool_name: String,
+    /// Where the tool comes from.
+    pub tool_source: SourceRef,
+    /// What the call touches.
+    pub effect_class: EffectClass,
+    /// How much harm it can do.
+    pub risk_class: RiskClass,
+    /// The arguments, by digest.
+    pub requested_args_ref: ContentRef,
+    /// The arguments as the approver sees them, without secrets.
+    pub redacted_args_summary: String,
+    /// The rules by which a person is asked.
+    pub policy_refs: Vec<PolicyRef>,
+    /// Who is asked.
+    pub dispatcher_scope: DispatcherScope,
+    /// Milliseconds from creation until silence means no.
+    pub timeout_ms: u64,
+    /// Answers that count; any other is refused.
+    pub allowed_decisions: Vec<ApprovalDecisionKind>,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_millis: u64,
+    /// The runtime and its configuration at the time.
+    pub runtime_package_fingerprint: String,
+    /// The exact call this request is about; an approval releases no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Digest>,
+    /// The digest of what the approver was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendering_digest: Option<Digest>,
+}
+
+/// Which rule a request breaks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApprovalRequestError {
+    /// A field that must say something is empty.
+    #[error("{field} is empty")]
+    Empty {
+        /// The field's name on the wire.
+        field: &'static str,
+    },
+    /// A request with no time to answer would be denied before anyone saw it.
+    #[error("timeout_ms is 0")]
+    NoTime,
+}
+
+impl ApprovalRequest {
+    /// Holds the request against the contract.
+    ///
+    /// # Errors
+    /// When the tool name, arguments summary, policies or allowed decisions are empty, or the
+    /// timeout is zero.
+    pub fn validate(&self) -> Result<(), ApprovalRequestError> {
+        for (field, empty) in [
+            ("canonical_tool_name", self.canonical_tool_name.is_empty()),
+            ("redacted_args_summary", self.redacted_args_summary.is_empty()),
+            ("policy_refs", self.policy_refs.is_empty()),
+            ("allowed_decisions", self.allowed_decisions.is_empty()),
+        ] {
+            if empty {
+                return Err(ApprovalRequestError::Empty { field });
+            }
+        }
+        if self.timeout_ms == 0 {
+            return Err(ApprovalRequestError::NoTime);
+        }
+        Ok(())
+    }
+}
+
+/// What was answered, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum ApprovalDecision {
+    /// This call, once.
+    Approved {
+        /// Who approved.
+        actor_ref: SourceRef,
+        /// The reason given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Milliseconds since the Unix epoch when the decision arrived.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decided_at_millis: Option<u64>,
+        /// The call that was shown to the approver.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Digest>,
+        /// The digest of what the approver was shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rendering_digest: Option<Digest>,
+    },
+    /// This call and later ones within a grant.
+    ApprovedForSession {
+        /// Who approved.
+        actor_ref: SourceRef,
+    },
+    /// Not this call.
+    Denied {
+        /// A stable code.
+        reason_code: String,
+        /// Who denied; written as `null` when nobody did, as at a deadline.
+        actor_ref: Option<SourceRef>,
+        /// The reason given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Milliseconds since the Unix epoch when the decision arrived.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decided_at_millis: Option<u64>,
+        /// The call that was shown to the approver.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Digest>,
+        /// The digest of what the approver was shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rendering_digest: Option<Digest>,
+    },
+}
+
+words! {
+    /// Where a request stands.
+    #[allow(missing_docs)]
+    ApprovalLifecycleStatus {
+        Requested, DispatchIntentRecorded, Dispatched, Approved, ApprovedForSession, Denied,
+        TimedOut, Cancelled, DispatcherUnavailable, RecoveryRequired,
+    }
+}
+
+/// One step in the life of a request, as the journal holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record_type", content = "record", rename_all = "snake_case")]
+pub enum ApprovalRecord {
+    /// Somebody's decision is needed.
+    Requested {
+        /// The whole question.
+        request: Box<ApprovalRequest>,
+    },
+    /// The question is about to be put to somebody.
+    DispatchIntent {
+        /// The request.
+        request_id: ApprovalRequestId,
+        /// The effect of asking.
+        effect_intent: EffectIntent,
+    },
+    /// Asking has ended.
+    DispatchResult {
+        /// The request.
+        request_id: ApprovalRequestId,
+        /// Where the request stands now.
+        lifecycle_status: ApprovalLifecycleStatus,
+        /// How asking ended.
+        effect_result: EffectResult,
+    },
+    /// Somebody answered.
+    Responded {
+        /// The request.
+        request_id: ApprovalRequestId,
+        /// The answer.
+        decision: ApprovalDecision,
+    },
+    /// Nobody answered, and the call is denied all the same.
+    Denied {
+        /// The request.
+        request_id: ApprovalRequestId,
+        /// A stable code of why.
+        reason_code: String,
+    },
+}
+
+impl ApprovalRecord {
+    /// The request this record is about.
+    #[must_use]
+    pub fn request_id(&self) -> &ApprovalRequestId {
+        match self {
+            Self::Requested { request } => &request.approval_request_id,
+            Self::DispatchIntent { request_id, .. }
+            | Self::DispatchResult { request_id, .. }
+            | Self::Responded { request_id, .. }
+            | Self::Denied { request_id, .. } => request_id,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Numbers in one spelling each.
+
+use serde_json::{Value, json};
+
+use super::{Refusal, refuse};
+use crate::diagnostic::excerpt;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IntegerRule {
+    pub(crate) min: Option<i64>,
+    pub(crate) max: Option<i64>,
+    pub(crate) clamp: bool,
+    pub(crate) leading_dash: bool,
+}
+
+impl IntegerRule {
+    pub(crate) fn negative(&self) -> bool {
+        self.leading_dash || self.min.is_some_and(|min| min < 0)
+    }
+
+    pub(crate) fn parse(&self, text: &str) -> Result<String, Refusal> {
+        self.check(digits(text, "not_an_integer", "a whole number")?)
+    }
+
+    pub(crate) fn check(&self, n: i64) -> Result<String, Refusal> {
+        if n < 0 && !self.negative() {
+            return refuse("negative", format!("{n} is negative"));
+        }
+        match (self.min, self.max) {
+            (Some(min), _) if n < min && self.clamp => Ok(min.to_string()),
+            (_, Some(max)) if n > max && self.clamp => Ok(max.to_string()),
+            (Some(min), _) if n < min => refuse("below_min", format!("{n} is below {min}")),
+            (_, Some(max)) if n > max => refuse("above_max", format!("{n} is above {max}")),
+            _ => Ok(n.to_string()),
+        }
+    }
+
+    pub(crate) fn schema(&self) -> Value {
+        let floor = if self.negative() { None } else { Some(0) };
+        let min = if self.clamp { floor } else { self.min.max(floor) };
+        let max = if self.clamp { None } else { self.max };
+        bounds("integer", min.map(Value::from), max.map(Value::from))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NumberRule {
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
+    pub(crate) clamp: bool,
+    pub(crate) leading_dash: bool,
+}
+
+impl NumberRule {
+    pub(crate) fn negative(&self) -> bool {
+        self.leading_dash || self.min.is_some_and(|min| min < 0.0)
+    }
+
+    pub(crate) fn parse(&self, text: &str) -> Result<String, Refusal> {
+        let shown = || excerpt(text);
+        let Some(nonzero) = decimal(text) else {
+            return refuse("not_a_number", format!("`{}` is not a plain number", shown()));
+        };
+        let n: f64 = match text.parse() {
+            Ok(n) if f64::is_finite(n) => n,
+            _ => return refuse("not_finite", format!("`{}` is too large", shown())),
+        };
+        if nonzero && n == 0.0 {
+            return refuse("rounds_to_zero", format!("`{}` is too close to zero", shown()));
+        }
+        if text.starts_with('-') && (n == 0.0 || !self.negative()) {
+            return refuse("negative", format!("`{}` is negative", shown()));
+        }
+        match (self.min, self.max) {
+            (Some(min), _) if n < min && self.clamp => Ok(min.to_string()),
+            (_, Some(max)) if n > max && self.clamp => Ok(max.to_string()),
+            (Some(min), _) if n < min => refuse("below_min", format!("{n} is below {min}")),
+            (_, Some(max)) if n > max => refuse("above_max", format!("{n} is above {max}")),
+            _ => Ok(text.to_owned()),
+        }
+    }
+
+    pub(crate) fn schema(&self) -> Value {
+        let floor = if self.negative() { None } else { Some(0.0) };
+        let min = match self.min {
+            Some(min) if !self.clamp => Some(floor.map_or(min, |f: f64| f.max(min))),
+            _ => floor,
+        };
+        let max = if self.clamp { None } else { self.max };
+        bounds("number", min.map(Value::from), max.map(Value::from))
+    }
+}
+
+pub(crate) fn port(n: i64) -> Result<String, Refusal> {
+    if (1..=65535).contains(&n) {
+        Ok(n.to_string())
+    } else {
+        refuse("not_a_port", format!("{n} is not between 1 and 65535"))
+    }
+}
+
+pub(crate) fn parse_port(text: &str) -> Result<String, Refusal> {
+    port(digits(text, "not_a_port", "a port number")?)
+}
+
+/// `0` or `[1-9][0-9]*`, with `-` before the latter.
+fn digits(text: &str, code: &'static str, what: &str) -> Result<i64, Refusal> {
+    let plain = text.strip_prefix('-').unwrap_or(text);
+    let canonical = text == "0"
+        || (plain.bytes().all(|b| b.is_ascii_digit())
+            && plain.bytes().next().is_some_and(|b| b != b'0'));
+    match text.parse() {
+        Ok(n) if canonical => Ok(n),
+        _ => refuse(code, format!("`{}` is not {what}", excerpt(text))),
+    }
+}
+
+/// Whether the text is `-?INT(.DIGITS)?(e[+-]?DIGITS)?`, and then whether it has a digit other
+/// than zero before the exponent.
+fn decimal(text: &str) -> Option<bool> {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (text, None),
+    };
+    let exponent_ok = exponent
+        .is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)));
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let whole_ok = digits(whole) && (whole == "0" || !whole.starts_with('0'));
+    (exponent_ok && whole_ok && fraction.is_none_or(digits))
+        .then(|| mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b)))
+}
+
+fn bounds(kind: &str, min: Option<Value>, max: Option<Value>) -> Value {
+    let mut schema = json!({"type": kind});
+    if let Some(min) = min {
+        schema["minimum"] = min;
+    }
+    if let Some(max) = max {
+        schema["maximum"] = max;
+    }
+    schema
+}

@@ -1,0 +1,172 @@
+//! Writes the generated files below `fixtures/`, or compares them byte for byte.
+
+use crate::{Outcome, diff, layers, terminal, workspace};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Makes the bytes of one file. Gives the same bytes every time: seeds, keys and times are
+/// fixed.
+type Generator = fn() -> Outcome<Vec<u8>>;
+
+/// Every generated file, by its path below `fixtures/`.
+///
+/// To add one, write a function that gives its bytes, add a line here, and run
+/// `cargo xtask fixtures`.
+fn generators() -> Vec<(&'static str, Generator)> {
+    vec![("arrows.txt", layers::arrows)]
+}
+
+/// Files below `fixtures/` that are kept by hand: a path, or a folder when it ends in `/`.
+const STATIC: &[&str] = &[
+    "README.md",
+    // What another program wrote, read by crates/core/tests/peer_json.rs.
+    "records/v1/",
+];
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+pub(crate) fn run(check: bool) -> Outcome {
+    let folder = workspace::root().join("fixtures");
+    let mut wanted = Files::new();
+    for (path, generate) in generators() {
+        let bytes = generate().map_err(|error| format!("cannot make fixtures/{path}: {error}"))?;
+        if wanted.insert(path.to_owned(), bytes).is_some() {
+            return Err(format!("fixtures/{path} has two generators; remove one").into());
+        }
+    }
+    let mut on_disk = Files::new();
+    if folder.is_dir() {
+        read_below(&folder, "", &mut on_disk)?;
+    }
+
+    let mut problems = strays(&on_disk, &wanted, STATIC);
+    if check {
+        let differing = differences(&on_disk, &wanted);
+        if !differing.is_empty() {
+            println!("fixtures differ: - is on disk, + is what the code makes now\n");
+        }
+        problems.extend(differing);
+        terminal::problems("fixtures", &problems).map_err(|error| {
+            format!("{error}; if a change is wanted, run `cargo xtask fixtures` and commit it")
+        })?;
+        println!(
+            "fixtures: {} up to date",
+            terminal::count(wanted.len(), "file")
+        );
+        return Ok(());
+    }
+    let mut written = 0;
+    for (path, bytes) in &wanted {
+        if on_disk.get(path) == Some(bytes) {
+            continue;
+        }
+        let at = folder.join(path);
+        at.parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::write(&at, bytes))
+            .map_err(|error| format!("cannot write fixtures/{path}: {error}"))?;
+        println!("wrote fixtures/{path}");
+        written += 1;
+    }
+    println!(
+        "fixtures: {written} written, {} unchanged",
+        wanted.len() - written
+    );
+    terminal::problems("fixtures", &problems)
+}
+
+fn read_below(folder: &Path, prefix: &str, files: &mut Files) -> Outcome {
+    let unreadable =
+        |path: &str, error: std::io::Error| format!("cannot read fixtures/{path}: {error}");
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(prefix, error))? {
+        let entry = entry.map_err(|error| unreadable(prefix, error))?;
+        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            read_below(&entry.path(), &format!("{path}/"), files)?;
+        } else {
+            let bytes = std::fs::read(entry.path()).map_err(|error| unreadable(&path, error))?;
+            files.insert(path, bytes);
+        }
+    }
+    Ok(())
+}
+
+/// Files that nothing owns.
+fn strays(on_disk: &Files, wanted: &Files, kept: &[&str]) -> Vec<String> {
+    let is_kept = |path: &str| {
+        kept.iter()
+            .any(|keep| path == *keep || (keep.ends_with('/') && path.starts_with(keep)))
+    };
+    on_disk
+        .keys()
+        .filter(|path| !wanted.contains_key(*path) && !is_kept(path))
+        .map(|path| {
+            format!(
+                "fixtures/{path}: no generator makes this file; remove it, or add it to `generators` \
+                 or `STATIC` in xtask/src/fixtures.rs"
+            )
+        })
+        .collect()
+}
+
+fn differences(on_disk: &Files, wanted: &Files) -> Vec<String> {
+    wanted
+        .iter()
+        .filter_map(|(path, bytes)| match on_disk.get(path) {
+            None => Some(format!("fixtures/{path}: does not exist")),
+            Some(old) if old == bytes => None,
+            Some(old) => Some(format!(
+                "fixtures/{path}: differs\n{}",
+                diff::bytes(old, bytes).trim_end()
+            )),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(list: &[(&str, &str)]) -> Files {
+        list.iter()
+            .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn equal_files_are_silent() {
+        let both = files(&[("a.json", "{}\n")]);
+        assert!(differences(&both, &both).is_empty());
+    }
+
+    #[test]
+    fn missing_and_changed_files_are_named() {
+        let on_disk = files(&[("a", "1\n2\n")]);
+        let wanted = files(&[("a", "1\n3\n"), ("b/c", "")]);
+        let found = differences(&on_disk, &wanted);
+        assert_eq!(found.len(), 2);
+        assert_eq!(
+            found.first().unwrap(),
+            "fixtures/a: differs\n        1   1\n        2 - 2\n        2 + 3"
+        );
+        assert_eq!(found.last().unwrap(), "fixtures/b/c: does not exist");
+    }
+
+    #[test]
+    fn files_that_nothing_owns_are_strays() {
+        let on_disk = files(&[("a", ""), ("hand/b", ""), ("README.md", ""), ("old/c", "")]);
+        let found = strays(&on_disk, &files(&[("a", "")]), &["README.md", "hand/"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found.first().unwrap().starts_with("fixtures/old/c:"));
+    }
+
+    #[test]
+    fn generated_paths_stay_below_fixtures() {
+        for (path, _) in generators() {
+            let fine = path
+                .split('/')
+                .all(|part| !part.is_empty() && part != ".." && part != ".");
+            assert!(fine && !path.contains('\\'), "{path}");
+        }
+    }
+}
