@@ -4,9 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::Digest;
-use crate::effect::{
-    EffectClass, EffectIntent, EffectResult, EffectTerminalStatus, RiskClass,
-};
+use crate::effect::{EffectClass, EffectIntent, EffectResult, EffectTerminalStatus, RiskClass};
 use crate::id::{ContentRef, HookId, IdempotencyKey, RefId, RunId, ToolCallId, TurnId};
 use crate::refs::{DestinationRef, PolicyRef, PrivacyClass, RetentionClass, SourceRef, words};
 

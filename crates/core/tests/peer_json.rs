@@ -13,7 +13,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 fn fixture(name: &str) -> String {
-    let path = format!("{}/../../fixtures/records/v1/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/../../fixtures/records/v1/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    );
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
@@ -75,9 +78,20 @@ fn every_word_of_the_contract_is_known_and_no_other() {
         )*};
     }
     same!(
-        EntityKind, SourceKind, DestinationKind, PolicyKind, PrivacyClass, RetentionClass,
-        TrustClass, EffectKind, EffectTerminalStatus, JournalRecordKind, HookPoint,
-        HookResponseClass, HookResponseDecision, ApprovalLifecycleStatus
+        EntityKind,
+        SourceKind,
+        DestinationKind,
+        PolicyKind,
+        PrivacyClass,
+        RetentionClass,
+        TrustClass,
+        EffectKind,
+        EffectTerminalStatus,
+        JournalRecordKind,
+        HookPoint,
+        HookResponseClass,
+        HookResponseDecision,
+        ApprovalLifecycleStatus
     );
     assert_eq!(seen, words.len());
 }

@@ -45,7 +45,7 @@ pub(crate) fn kill_below(root: i32) -> usize {
         };
         let Some(stat) = stat(pid) else { continue };
         children.entry(stat.parent).or_default().push(pid);
-        if stat.session == -7 && pid != root {
+        if stat.session == root && pid != root {
             found.push(pid);
         }
         stats.insert(pid, stat);

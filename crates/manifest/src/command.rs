@@ -5,6 +5,7 @@ use crate::when::When;
 #[derive(Debug, Default)]
 pub(crate) struct Command {
     pub(crate) items: Vec<Item>,
+    pub(crate) mappings: Vec<Mapping>,
     pub(crate) conditionals: Vec<Conditional>,
     /// Empty: never inserted.
     pub(crate) end_of_options: String,
@@ -19,10 +20,16 @@ pub(crate) struct Conditional {
 #[derive(Debug)]
 pub(crate) enum Item {
     Token(Token),
-    /// The tokens that belong to the argument's value.
-    Mapping { arg: usize, values: Vec<(String, Vec<Token>)> },
+    /// The tokens that belong to the value of the mapping's argument.
+    Mapping(usize),
     /// The tokens of the conditional, when it holds.
     Conditional(usize),
+}
+
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    pub(crate) arg: usize,
+    pub(crate) values: Vec<(String, Vec<Token>)>,
 }
 
 /// One argv element.
@@ -53,8 +60,26 @@ impl Token {
         }
     }
 
+    /// Whether it is an option that may take the next token as its value.
     pub(crate) fn is_flag(&self) -> bool {
-        !self.terminator && self.fixed().is_some_and(|t| t.len() > 1 && t.starts_with('-'))
+        self.leads_with_dash() && self.fixed().is_some_and(|t| !t.contains('='))
+    }
+
+    /// Whether a program reads it as an option, whatever its arguments are.
+    pub(crate) fn leads_with_dash(&self) -> bool {
+        let text = match self.parts.first() {
+            Some(Part::Text(text)) => text.as_str(),
+            _ => "",
+        };
+        !self.terminator && text.starts_with('-') && (text.len() > 1 || self.parts.len() > 1)
+    }
+
+    /// The argument whose value it begins with.
+    pub(crate) fn leading_arg(&self) -> Option<usize> {
+        match self.parts.first() {
+            Some(Part::Arg(i)) => Some(*i),
+            _ => None,
+        }
     }
 
     pub(crate) fn args(&self) -> impl Iterator<Item = usize> {

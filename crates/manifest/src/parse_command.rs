@@ -3,25 +3,93 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use crate::command::{Command, Conditional, Item, Part, Token};
+use crate::command::{Command, Conditional, Item, Mapping, Part, Token};
 use crate::diagnostic::{Report, excerpt};
-use crate::fields::{At, Fields, Node};
+use crate::fields::{At, Fields};
 use crate::manifest::Arg;
 use crate::parse::name_fits;
-use crate::parse_args::{check_default, fixed_text};
+use crate::parse_args::{Args, check_default, fixed_text};
 use crate::template::{self, RawPart, RawToken, TemplateError};
 use crate::types::Kind;
 use crate::when::{Var, When, WhenError};
 
 /// Programs that run text or start whatever they are told to.
 const INTERPRETERS: &[&str] = &[
-    "sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "busybox", "toybox",
-    "python", "pypy", "perl", "ruby", "irb", "node", "nodejs", "deno", "bun", "php", "lua", "luajit",
-    "awk", "gawk", "mawk", "nawk", "tclsh", "wish", "expect", "rscript", "julia", "guile", "racket",
-    "groovy", "scala", "jshell", "ghci", "gdb", "osascript", "pwsh", "powershell", "cmd", "wscript",
-    "cscript", "env", "xargs", "sudo", "doas", "su", "runuser", "setpriv", "chroot", "unshare",
-    "nsenter", "ssh", "nohup", "setsid", "timeout", "nice", "ionice", "stdbuf", "time", "watch",
-    "script", "parallel", "systemd-run", "at", "batch", "vim", "vi", "ex", "ed", "emacs",
+    "sh",
+    "bash",
+    "dash",
+    "ash",
+    "zsh",
+    "ksh",
+    "mksh",
+    "fish",
+    "csh",
+    "tcsh",
+    "busybox",
+    "toybox",
+    "python",
+    "pypy",
+    "perl",
+    "ruby",
+    "irb",
+    "node",
+    "nodejs",
+    "deno",
+    "bun",
+    "php",
+    "lua",
+    "luajit",
+    "awk",
+    "gawk",
+    "mawk",
+    "nawk",
+    "tclsh",
+    "wish",
+    "expect",
+    "rscript",
+    "julia",
+    "guile",
+    "racket",
+    "groovy",
+    "scala",
+    "jshell",
+    "ghci",
+    "gdb",
+    "osascript",
+    "pwsh",
+    "powershell",
+    "cmd",
+    "wscript",
+    "cscript",
+    "env",
+    "xargs",
+    "sudo",
+    "doas",
+    "su",
+    "runuser",
+    "setpriv",
+    "chroot",
+    "unshare",
+    "nsenter",
+    "ssh",
+    "nohup",
+    "setsid",
+    "timeout",
+    "nice",
+    "ionice",
+    "stdbuf",
+    "time",
+    "watch",
+    "script",
+    "parallel",
+    "systemd-run",
+    "at",
+    "batch",
+    "vim",
+    "vi",
+    "ex",
+    "ed",
+    "emacs",
 ];
 
 /// Values that only an executor could fill in.
@@ -34,7 +102,6 @@ enum Splice {
 }
 
 /// What the names in the command text stand for.
-#[derive(Default)]
 struct Names {
     args: HashMap<String, usize>,
     /// `[command.defaults]` that belong to no argument.
@@ -44,25 +111,18 @@ struct Names {
     broken: HashSet<String>,
 }
 
-struct Mapping {
-    arg: usize,
-    values: Vec<(String, Vec<Token>)>,
-    span: Range<usize>,
-    used: bool,
-}
-
 struct Reader<'r> {
     names: Names,
     args: &'r mut [At<Arg>],
+    /// Arguments that can reach the plan.
     used: HashSet<usize>,
-    end: String,
+    command: Command,
     report: &'r mut Report,
 }
 
 pub(crate) fn read(
     mut table: Fields<'_>,
-    args: &mut [At<Arg>],
-    declared: &[String],
+    args: &mut Args,
     binary: Option<&At<&str>>,
     allow_interpreter: bool,
     report: &mut Report,
@@ -74,10 +134,17 @@ pub(crate) fn read(
     let defaults = table.table("defaults", report);
     let mappings = table.table("mappings", report);
     let conditionals = table.table("conditionals", report);
-    match ["exec", "template", "executor"].iter().filter(|key| table.knew(key)).count() {
+    match ["exec", "template", "executor"]
+        .iter()
+        .filter(|key| table.knew(key))
+        .count()
+    {
         0 => {
-            let message = "[command] needs `exec` or `template`";
-            report.error("no_backend", table.span(), message);
+            report.error(
+                "no_backend",
+                table.span(),
+                "[command] needs `exec` or `template`",
+            );
         }
         1 => {}
         _ => {
@@ -86,98 +153,589 @@ pub(crate) fn read(
         }
     }
     table.finish(report);
-    let end = match end {
-        None => "--".to_owned(),
-        Some(end) if end.value.is_empty() || is_option(end.value) => end.value.to_owned(),
-        Some(end) => {
-            let message = "`end_of_options` must be an option, such as `--`, or empty";
-            report.error("bad_end_of_options", &end.span, message);
-            "--".to_owned()
-        }
+
+    let index = args
+        .good
+        .iter()
+        .enumerate()
+        .map(|(i, a)| (a.value.name.clone(), i))
+        .collect();
+    let names = Names {
+        args: index,
+        fixed: HashMap::new(),
+        splices: HashMap::new(),
+        broken: std::mem::take(&mut args.bad),
     };
-
-    let index = args.iter().enumerate().map(|(i, a)| (a.value.name.clone(), i));
-    let names = Names { args: index.collect(), ..Names::default() };
-    let mut reader = Reader { names, args, used: HashSet::new(), end, report };
-    // An argument that has an error of its own is not unknown as well.
-    let known: HashSet<_> = reader.names.args.keys().cloned().collect();
-    reader.names.broken = declared.iter().filter(|d| !known.contains(*d)).cloned().collect();
-    if let Some(defaults) = defaults {
-        reader.defaults(defaults);
+    let command = Command {
+        end_of_options: "--".to_owned(),
+        ..Command::default()
+    };
+    let mut reader = Reader {
+        names,
+        args: &mut args.good,
+        used: HashSet::new(),
+        command,
+        report,
+    };
+    if let Some(end) = end {
+        reader.end_of_options(&end);
     }
-    let mut mapped = mappings.map_or_else(Vec::new, |table| reader.mappings(table));
-    let (conditions, spans) = conditionals.map_or_else(Default::default, |t| reader.conditionals(t));
-
-    let (raw, span) = match (exec, template) {
+    if let Some(table) = defaults {
+        reader.defaults(table);
+    }
+    let mappings = mappings.map_or_else(Vec::new, |table| reader.mappings(table));
+    let conditionals = conditionals.map_or_else(Vec::new, |table| reader.conditionals(table));
+    let raw: Vec<(RawToken, Range<usize>)> = match (exec, template) {
         (Some(exec), _) => {
             if exec.value.is_empty() {
-                reader.report.error("empty_value", &exec.span, "`exec` must not be empty");
-                return Command::default();
+                reader
+                    .report
+                    .error("empty_value", &exec.span, "`exec` must not be empty");
             }
-            let elements = exec.value.iter().filter_map(|e| {
-                reader.text(template::element(e.value), &e.span).map(|token| (token, e.span.clone()))
-            });
-            (elements.collect::<Vec<_>>(), exec.span)
+            let read = |e: At<&str>| {
+                let token = reader.text(template::element(e.value), &e.span)?;
+                Some((token, e.span))
+            };
+            exec.value.into_iter().filter_map(read).collect()
         }
         (None, Some(text)) => {
-            let tokens = reader.text(template::split(text.value), &text.span).unwrap_or_default();
             if text.value.trim().is_empty() {
-                reader.report.error("empty_value", &text.span, "`template` must not be empty");
+                reader
+                    .report
+                    .error("empty_value", &text.span, "`template` must not be empty");
             }
-            (tokens.into_iter().map(|t| (t, text.span.clone())).collect(), text.span)
+            let tokens = reader
+                .text(template::split(text.value), &text.span)
+                .unwrap_or_default();
+            tokens
+                .into_iter()
+                .map(|token| (token, text.span.clone()))
+                .collect()
         }
-        (None, None) => return Command::default(),
+        (None, None) => Vec::new(),
     };
-    let mut used_conditionals = HashSet::new();
-    let mut items = Vec::new();
-    let mut spans_of_items = Vec::new();
-    for (raw, span) in raw {
-        match reader.splice(&raw, &span) {
-            Some(Splice::Mapping(i)) => {
-                if let Some(mapping) = mapped.get_mut(i) {
-                    mapping.used = true;
-                }
-                items.push(Draft::Splice(Splice::Mapping(i)));
-            }
-            Some(Splice::Conditional(i)) => {
-                used_conditionals.insert(i);
-                items.push(Draft::Splice(Splice::Conditional(i)));
-            }
-            None => items.push(Draft::Token(reader.token(raw, &span))),
-        }
-        spans_of_items.push(span);
+    if !raw.is_empty() {
+        let spans = reader.items(raw);
+        reader.program(spans.first(), binary, allow_interpreter);
+        reader.order(&spans);
+        reader.unused(&mappings, &conditionals);
     }
-    reader.program(items.first(), &span, binary, allow_interpreter);
-    reader.flags(&mut items, &spans_of_items, true);
-    reader.order(&items, &spans_of_items, &mapped, &conditions);
-
-    for mapping in mapped.iter().filter(|m| !m.used) {
-        reader.report.warn("unused_mapping", &mapping.span, "the command never uses this mapping");
-    }
-    for (i, span) in spans.iter().enumerate().filter(|(i, _)| !used_conditionals.contains(i)) {
-        let _ = i;
-        reader.report.warn("unused_conditional", span, "the command never uses this conditional");
-    }
-    for (i, arg) in reader.args.iter().enumerate() {
-        if !reader.used.contains(&i) {
-            let message = format!("the command never uses `{}`", arg.value.name);
-            reader.report.warn("unused_argument", &arg.span, message);
-        }
-    }
-    let end_of_options = reader.end;
-    let mut tables: Vec<_> = mapped.into_iter().map(|m| Some((m.arg, m.values))).collect();
-    let items = items.into_iter().filter_map(|draft| match draft {
-        Draft::Token(token) => Some(Item::Token(token)),
-        Draft::Splice(Splice::Conditional(i)) => Some(Item::Conditional(i)),
-        Draft::Splice(Splice::Mapping(i)) => {
-            let (arg, values) = tables.get_mut(i)?.take()?;
-            Some(Item::Mapping { arg, values })
-        }
-    });
-    Command { items: items.collect(), conditionals: conditions, end_of_options }
+    reader.command
 }
 
-enum Draft {
-    Token(Token),
-    Splice(Splice),
+impl Reader<'_> {
+    fn end_of_options(&mut self, end: &At<&str>) {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if end.value.is_empty() || end.value.starts_with('-') && end.value.bytes().all(plain) {
+            end.value.clone_into(&mut self.command.end_of_options);
+        } else {
+            let message = "`end_of_options` must be an option, such as `--`, or empty";
+            self.report.error("bad_end_of_options", &end.span, message);
+        }
+    }
+
+    fn defaults(&mut self, mut table: Fields<'_>) {
+        for (name, node) in table.rest() {
+            if !name_fits(&name, "a name", self.report) || self.names.broken.contains(name.value) {
+                continue;
+            }
+            let arg = self
+                .names
+                .args
+                .get(name.value)
+                .and_then(|i| self.args.get_mut(*i));
+            if let Some(arg) = arg {
+                if arg.value.required {
+                    let message = "a required argument never takes its default";
+                    self.report
+                        .warn("required_with_default", &name.span, message);
+                }
+                if let Some(default) = check_default(&arg.value.ty, node, self.report) {
+                    arg.value.default = Some(default);
+                }
+            } else if let Some(text) = fixed_text(node, self.report) {
+                self.names.fixed.insert(name.value.to_owned(), text);
+            } else {
+                self.names.broken.insert(name.value.to_owned());
+            }
+        }
+    }
+
+    /// Gives the place of each mapping.
+    fn mappings(&mut self, mut table: Fields<'_>) -> Vec<Range<usize>> {
+        let mut spans = Vec::new();
+        for (name, node) in table.rest() {
+            let shown = excerpt(name.value);
+            let short = name
+                .value
+                .strip_suffix("_type")
+                .map(|short| format!("_{short}_flags"));
+            let holes = [format!("_{}_flags", name.value), format!("_{}", name.value)];
+            let holes = holes.into_iter().chain(short);
+            let found = self.names.args.get(name.value).copied();
+            let Some((arg, Some(words))) = found.map(|i| (i, self.words(i))) else {
+                if found.is_some() {
+                    let message = format!("`{shown}` is neither an enum nor a boolean");
+                    self.report.error("mapping_type", &name.span, message);
+                } else if !self.names.broken.contains(name.value) {
+                    let message = format!("there is no argument `{shown}` to map");
+                    self.report
+                        .error("mapping_unknown_argument", &name.span, message)
+                        .nearest(name.value, self.names.args.keys().map(String::as_str));
+                }
+                self.names.broken.extend(holes);
+                continue;
+            };
+            let path = format!("[command.mappings.{shown}]");
+            let mut mapping = Mapping {
+                arg,
+                values: Vec::new(),
+            };
+            let mut given = HashSet::new();
+            if let Some(mut entries) = Fields::of(&path, node, self.report) {
+                for (key, node) in entries.rest() {
+                    given.insert(key.value);
+                    if !words.iter().any(|w| w == key.value) {
+                        let message = format!("`{shown}` is never `{}`", excerpt(key.value));
+                        self.report
+                            .error("mapping_unknown_value", &key.span, message)
+                            .nearest(key.value, words.iter().map(String::as_str));
+                    } else if let Some(text) = node.get_ref().as_str() {
+                        let tokens = self.fragment(text, &node.span());
+                        mapping.values.push((key.value.to_owned(), tokens));
+                    } else {
+                        let message = "a mapping gives command text, a string";
+                        self.report.error("wrong_type", &node.span(), message);
+                    }
+                }
+                for word in words.iter().filter(|w| !given.contains(w.as_str())) {
+                    let message = format!("{path} has nothing for `{}`", excerpt(word));
+                    self.report.error("mapping_incomplete", &name.span, message);
+                }
+            }
+            let splice = Splice::Mapping(self.command.mappings.len());
+            for hole in holes {
+                self.names.splices.entry(hole).or_default().push(splice);
+            }
+            self.command.mappings.push(mapping);
+            spans.push(name.span);
+        }
+        spans
+    }
+
+    /// Every value of an argument that has only a few.
+    fn words(&self, arg: usize) -> Option<Vec<String>> {
+        match &self.args.get(arg)?.value.ty.kind {
+            Kind::Enum(allowed) => Some(allowed.clone()),
+            Kind::Boolean => Some(vec!["true".to_owned(), "false".to_owned()]),
+            _ => None,
+        }
+    }
+
+    /// Gives the place of each conditional.
+    fn conditionals(&mut self, mut table: Fields<'_>) -> Vec<Range<usize>> {
+        let mut spans = Vec::new();
+        for (name, node) in table.rest() {
+            name_fits(&name, "a name", self.report);
+            let hole = format!("_{}", name.value);
+            let path = format!("[command.conditionals.{}]", excerpt(name.value));
+            let read = Fields::of(&path, node, self.report).and_then(|mut fields| {
+                let when = fields.required("when", self.report);
+                let template = fields.required("template", self.report);
+                fields.finish(self.report);
+                let when = when.and_then(|when| self.when(&when));
+                let tokens = template.map(|t| self.fragment(t.value, &t.span));
+                Some(Conditional {
+                    when: when?,
+                    tokens: tokens?,
+                })
+            });
+            if let Some(conditional) = read {
+                let splice = Splice::Conditional(self.command.conditionals.len());
+                self.names.splices.entry(hole).or_default().push(splice);
+                self.command.conditionals.push(conditional);
+                spans.push(name.span);
+            } else {
+                self.names.broken.insert(hole);
+            }
+        }
+        spans
+    }
+
+    fn when(&mut self, text: &At<&str>) -> Option<When> {
+        let names = &self.names;
+        let find = |name: &str| match names.args.get(name) {
+            Some(i) => Some(Var::Arg(*i)),
+            None => names.fixed.get(name).cloned().map(Var::Fixed),
+        };
+        match When::parse(text.value, &find) {
+            Ok(when) => {
+                when.args(&mut |i| {
+                    self.used.insert(i);
+                });
+                Some(when)
+            }
+            Err(WhenError::Syntax(message)) => {
+                self.report
+                    .error("bad_when", &text.span, format!("`when`: {message}"));
+                None
+            }
+            Err(WhenError::Unknown(name)) => {
+                if !self.names.broken.contains(&name) {
+                    let message = format!("`when` names `{name}`, which is no argument");
+                    self.report
+                        .error("when_unknown_argument", &text.span, message)
+                        .nearest(&name, self.names.args.keys().map(String::as_str));
+                }
+                None
+            }
+        }
+    }
+
+    fn text<T>(&mut self, read: Result<T, TemplateError>, span: &Range<usize>) -> Option<T> {
+        read.map_err(|(code, message)| {
+            self.report.error(code, span, message);
+        })
+        .ok()
+    }
+
+    /// The tokens of a mapping's value or a conditional: no program, no splice inside.
+    fn fragment(&mut self, text: &str, span: &Range<usize>) -> Vec<Token> {
+        let raw = self.text(template::split(text), span).unwrap_or_default();
+        let mut tokens: Vec<_> = raw.into_iter().map(|raw| self.token(raw, span)).collect();
+        let follows = self.link(&mut tokens.iter_mut().map(Some).collect::<Vec<_>>());
+        let mut ended = false;
+        for (token, follows) in tokens.iter().zip(follows) {
+            ended |= token.terminator;
+            self.dash(token, follows, ended, span);
+        }
+        tokens
+    }
+
+    /// The items of the command itself, with the place of each.
+    fn items(&mut self, raw: Vec<(RawToken, Range<usize>)>) -> Vec<Range<usize>> {
+        let mut spans = Vec::new();
+        let mut items = Vec::new();
+        for (raw, span) in raw {
+            items.push(match self.splice(&raw, &span) {
+                Some(Splice::Mapping(i)) => {
+                    self.used
+                        .extend(self.command.mappings.get(i).map(|m| m.arg));
+                    Item::Mapping(i)
+                }
+                Some(Splice::Conditional(i)) => Item::Conditional(i),
+                None => Item::Token(self.token(raw, &span)),
+            });
+            spans.push(span);
+        }
+        let mut tokens: Vec<_> = items
+            .iter_mut()
+            .enumerate()
+            .map(|(i, item)| match item {
+                Item::Token(token) if i > 0 => Some(token),
+                _ => None,
+            })
+            .collect();
+        let follows = self.link(&mut tokens);
+        let mut ended = false;
+        for ((item, span), follows) in items.iter().zip(&spans).zip(follows) {
+            let Item::Token(token) = item else { continue };
+            ended |= token.terminator;
+            self.dash(token, follows, ended, span);
+            if follows {
+                self.flag_value(token, span);
+            }
+        }
+        self.command.items = items;
+        spans
+    }
+
+    fn splice(&mut self, raw: &RawToken, span: &Range<usize>) -> Option<Splice> {
+        let [RawPart::Hole(name)] = raw.0.as_slice() else {
+            return None;
+        };
+        let found = self.names.splices.get(name)?;
+        if found.len() > 1 {
+            let message = format!("`{{{name}}}` names a mapping and a conditional");
+            self.report
+                .error("ambiguous_placeholder", span, message)
+                .fix("give the conditional another name");
+        }
+        found.first().copied()
+    }
+
+    fn token(&mut self, raw: RawToken, span: &Range<usize>) -> Token {
+        let mut token = Token::default();
+        for part in raw.0 {
+            let text = match part {
+                RawPart::Text(text) => Some(text),
+                RawPart::Hole(name) => match self.names.args.get(&name) {
+                    Some(i) => {
+                        self.used.insert(*i);
+                        token.parts.push(Part::Arg(*i));
+                        None
+                    }
+                    None => {
+                        let fixed = self.names.fixed.get(&name).cloned();
+                        if fixed.is_none() && !self.names.broken.contains(&name) {
+                            self.unknown_hole(&name, span);
+                        }
+                        fixed
+                    }
+                },
+            };
+            match (token.parts.last_mut(), text) {
+                (_, None) => {}
+                (Some(Part::Text(last)), Some(text)) => last.push_str(&text),
+                (_, Some(text)) => token.parts.push(Part::Text(text)),
+            }
+        }
+        token.needs = token.args().collect();
+        token.terminator = token
+            .fixed()
+            .is_some_and(|t| t == "--" || (!t.is_empty() && t == self.command.end_of_options));
+        let literal = |i: &usize| {
+            self.args
+                .get(*i)
+                .is_some_and(|a| matches!(a.value.ty.kind, Kind::Literal))
+        };
+        if token.needs.iter().any(literal) && !stands_alone(&token) {
+            self.report
+                .error(
+                    "literal_text_not_alone",
+                    span,
+                    "a literal_text is an element of its own",
+                )
+                .fix("write `{name}` or `--option={name}`");
+        }
+        token
+    }
+
+    fn unknown_hole(&mut self, name: &str, span: &Range<usize>) {
+        if name.starts_with("_secret:") || LATER_HOLES.contains(&name) {
+            let message = format!("`{{{name}}}` is not supported yet");
+            self.report.error("unsupported_placeholder", span, message);
+        } else if self.names.splices.contains_key(name) {
+            let message = format!("`{{{name}}}` gives whole tokens and must stand alone");
+            self.report.error("splice_not_alone", span, message);
+        } else {
+            let names = &self.names;
+            let known = names
+                .args
+                .keys()
+                .chain(names.fixed.keys())
+                .chain(names.splices.keys());
+            self.report
+                .error(
+                    "unknown_placeholder",
+                    span,
+                    format!("`{{{name}}}` stands for nothing"),
+                )
+                .nearest(name, known.map(String::as_str));
+        }
+    }
+
+    /// Ties each flag to the value after it, and finds the operands. Says which tokens are
+    /// the value of a flag.
+    fn link(&self, tokens: &mut [Option<&mut Token>]) -> Vec<bool> {
+        let mut follows = vec![false];
+        let mut needs = Vec::new();
+        for pair in tokens.windows(2) {
+            let tied = match pair {
+                [Some(flag), Some(value)] if flag.is_flag() => {
+                    !value.needs.is_empty() && !value.leads_with_dash()
+                }
+                _ => false,
+            };
+            let value = pair.last().and_then(Option::as_ref).filter(|_| tied);
+            needs.push(value.map(|v| v.needs.clone()));
+            follows.push(tied);
+        }
+        for (token, needs) in tokens.iter_mut().zip(needs) {
+            if let (Some(token), Some(needs)) = (token, needs) {
+                token.needs = needs;
+            }
+        }
+        let open = |i: usize| self.args.get(i).is_some_and(|a| !a.value.ty.is_closed());
+        for (token, follows) in tokens.iter_mut().zip(&follows) {
+            if let Some(token) = token {
+                let whole = token.parts.iter().all(|p| matches!(p, Part::Arg(_)));
+                token.operand =
+                    whole && !follows && !token.parts.is_empty() && token.args().all(open);
+            }
+        }
+        follows
+    }
+
+    /// A value that may begin with a dash stands where it cannot be read as an option.
+    fn dash(&mut self, token: &Token, follows: bool, ended: bool, span: &Range<usize>) {
+        let arg = token.leading_arg().and_then(|i| self.args.get(i));
+        let inserted = token.operand && !self.command.end_of_options.is_empty();
+        if let Some(arg) = arg
+            && arg.value.ty.may_lead_with_dash()
+            && !(follows || ended || inserted)
+        {
+            let message = format!(
+                "`{}` may begin with `-` and be read as an option",
+                arg.value.name
+            );
+            self.report
+                .error("unprotected_dash", span, message)
+                .fix("put `--` before it, or write `--option={name}`");
+        }
+    }
+
+    /// Whether the text before it takes a value is a guess; says so where it matters.
+    fn flag_value(&mut self, token: &Token, span: &Range<usize>) {
+        let mut args = token.needs.iter().filter_map(|i| self.args.get(*i));
+        let absent = args.any(|a| a.value.may_be_absent());
+        let dash = token.leading_arg().and_then(|i| self.args.get(i));
+        let dash = dash.is_some_and(|a| a.value.ty.may_lead_with_dash());
+        let message = match (absent, dash) {
+            (false, false) => return,
+            (true, _) => "without this value, the option before it is left out as well",
+            (false, true) => "safe only if the option before it takes a value",
+        };
+        self.report
+            .warn("flag_value", span, message)
+            .fix("write `--option={name}`, or a conditional, or put `--` between them");
+    }
+
+    fn program(
+        &mut self,
+        span: Option<&Range<usize>>,
+        binary: Option<&At<&str>>,
+        allow_interpreter: bool,
+    ) {
+        let (Some(item), Some(span)) = (self.command.items.first(), span) else {
+            return;
+        };
+        let program = match item {
+            Item::Token(token) => token.fixed().filter(|text| !text.is_empty()),
+            _ => None,
+        };
+        let Some(program) = program else {
+            let message = "the program must be fixed text, without placeholders";
+            self.report.error("program_not_fixed", span, message);
+            return;
+        };
+        let base = base_name(program);
+        if let Some(binary) = binary
+            && base_name(binary.value) != base
+        {
+            let (program, binary) = (excerpt(program), excerpt(binary.value));
+            let message = format!("the command starts `{program}`, but `binary` is `{binary}`");
+            self.report.error("program_not_binary", span, message);
+        }
+        if is_interpreter(base) && !allow_interpreter {
+            let message = format!("`{}` runs what it is given", excerpt(base));
+            self.report
+                .error("interpreter", span, message)
+                .fix("start the program itself, or write `allow_interpreter = true`");
+        }
+        if program.contains('/') && !program.starts_with('/') {
+            let message = "a program beneath the tool's root may be replaced by other tools";
+            self.report
+                .warn("relative_program", span, message)
+                .fix("write an absolute path");
+        }
+    }
+
+    /// Options after the place where `--` goes are options no more.
+    fn order(&mut self, spans: &[Range<usize>]) {
+        let end = &self.command.end_of_options;
+        let mut operand = end.is_empty();
+        if operand {
+            return;
+        }
+        for (item, span) in self.command.items.iter().zip(spans) {
+            let tokens: Vec<&Token> = match item {
+                Item::Token(token) => vec![token],
+                Item::Mapping(i) => {
+                    let mapping = self.command.mappings.get(*i);
+                    mapping
+                        .iter()
+                        .flat_map(|m| m.values.iter().flat_map(|(_, t)| t))
+                        .collect()
+                }
+                Item::Conditional(i) => self
+                    .command
+                    .conditionals
+                    .get(*i)
+                    .iter()
+                    .flat_map(|c| &c.tokens)
+                    .collect(),
+            };
+            if tokens.iter().any(|t| t.terminator) {
+                return;
+            }
+            if operand && tokens.iter().any(|t| t.leads_with_dash()) {
+                let message = format!("an option after the first operand, which `{end}` precedes");
+                self.report
+                    .warn("option_after_operand", span, message)
+                    .fix("move it before, or write `end_of_options = \"\"`");
+            }
+            operand |= tokens.iter().any(|t| t.operand);
+        }
+    }
+
+    fn unused(&mut self, mappings: &[Range<usize>], conditionals: &[Range<usize>]) {
+        let items = &self.command.items;
+        for (i, span) in mappings.iter().enumerate() {
+            if !items
+                .iter()
+                .any(|item| matches!(item, Item::Mapping(m) if *m == i))
+            {
+                self.report.warn(
+                    "unused_mapping",
+                    span,
+                    "the command never uses this mapping",
+                );
+            }
+        }
+        for (i, span) in conditionals.iter().enumerate() {
+            if !items
+                .iter()
+                .any(|item| matches!(item, Item::Conditional(c) if *c == i))
+            {
+                let message = "the command never uses this conditional";
+                self.report.warn("unused_conditional", span, message);
+            }
+        }
+        for (i, arg) in self.args.iter().enumerate() {
+            if !self.used.contains(&i) {
+                let message = format!("the command never uses `{}`", arg.value.name);
+                self.report.warn("unused_argument", &arg.span, message);
+            }
+        }
+    }
+}
+
+/// `{x}` or `--option={x}`.
+fn stands_alone(token: &Token) -> bool {
+    match token.parts.as_slice() {
+        [Part::Arg(_)] => true,
+        [Part::Text(text), Part::Arg(_)] => {
+            let name = text
+                .strip_suffix('=')
+                .and_then(|t| t.strip_prefix('-'))
+                .unwrap_or_default();
+            let name = name.strip_prefix('-').unwrap_or(name);
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+            name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)
+        }
+        _ => false,
+    }
+}
+
+fn base_name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+/// Also `python3.12`, `Rscript`, `bash.exe`.
+fn is_interpreter(base: &str) -> bool {
+    let name = base.to_ascii_lowercase();
+    let name = name.strip_suffix(".exe").unwrap_or(&name);
+    let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
+    INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare)
 }

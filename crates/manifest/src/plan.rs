@@ -53,14 +53,19 @@ impl Manifest {
         for arg in &self.args {
             let result = match (args.get(&arg.name), &arg.default) {
                 (Some(value), _) => arg.ty.resolve(value).map(Some),
-                (None, _) if arg.required => {
-                    Err(Refusal { code: "missing_argument", message: "is required".to_owned() })
-                }
+                (None, _) if arg.required => Err(Refusal {
+                    code: "missing_argument",
+                    message: "is required".to_owned(),
+                }),
                 (None, Some(default)) => Ok(Some(default.text.clone())),
                 (None, None) => Ok(None),
             };
             values.push(result.unwrap_or_else(|Refusal { code, message }| {
-                problems.push(ArgProblem { code, arg: arg.name.clone(), message });
+                problems.push(ArgProblem {
+                    code,
+                    arg: arg.name.clone(),
+                    message,
+                });
                 None
             }));
         }
@@ -69,7 +74,11 @@ impl Manifest {
                 break;
             }
             let message = format!("{} has no such argument", self.name);
-            problems.push(ArgProblem { code: "unknown_argument", arg: excerpt(name), message });
+            problems.push(ArgProblem {
+                code: "unknown_argument",
+                arg: excerpt(name),
+                message,
+            });
         }
         if !problems.is_empty() {
             problems.truncate(MAX_PROBLEMS);
@@ -86,15 +95,24 @@ impl Manifest {
             manifest: self,
             values,
             ended: self.command.end_of_options.is_empty(),
-            plan: CommandPlan { argv: Vec::with_capacity(16), paths: Vec::new() },
+            plan: CommandPlan {
+                argv: Vec::with_capacity(16),
+                paths: Vec::new(),
+            },
         };
         for item in &self.command.items {
             match item {
                 Item::Token(token) => out.push(token),
-                Item::Mapping { arg, values: table } => {
-                    let value = values.get(*arg).and_then(Option::as_ref);
-                    let tokens = table.iter().find(|(key, _)| Some(key) == value);
-                    tokens.iter().flat_map(|(_, tokens)| tokens).for_each(|t| out.push(t));
+                Item::Mapping(i) => {
+                    let Some(mapping) = self.command.mappings.get(*i) else {
+                        continue;
+                    };
+                    let value = values.get(mapping.arg).and_then(Option::as_ref);
+                    let tokens = mapping.values.iter().find(|(key, _)| Some(key) == value);
+                    tokens
+                        .iter()
+                        .flat_map(|(_, tokens)| tokens)
+                        .for_each(|t| out.push(t));
                 }
                 Item::Conditional(i) => {
                     let found = self.command.conditionals.get(*i);
@@ -129,8 +147,7 @@ impl Builder<'_> {
                 Part::Arg(i) => {
                     let value = value(i).unwrap_or_default();
                     text.push_str(value);
-                    let is_path =
-                        |arg: &crate::Arg| matches!(arg.ty.kind, Kind::Path(_));
+                    let is_path = |arg: &crate::Arg| matches!(arg.ty.kind, Kind::Path(_));
                     if self.manifest.args.get(*i).is_some_and(is_path)
                         && !self.plan.paths.iter().any(|p| p == value)
                     {
@@ -140,7 +157,9 @@ impl Builder<'_> {
             }
         }
         if token.operand && !self.ended {
-            self.plan.argv.push(self.manifest.command.end_of_options.clone());
+            self.plan
+                .argv
+                .push(self.manifest.command.end_of_options.clone());
         }
         self.ended |= token.operand || token.terminator;
         self.plan.argv.push(text);

@@ -5,7 +5,11 @@ use crate::diagnostic::excerpt;
 /// A condition whose variables are found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    Is { var: Var, literal: String, equal: bool },
+    Is {
+        var: Var,
+        literal: String,
+        equal: bool,
+    },
     All(Vec<When>),
     Any(Vec<When>),
 }
@@ -27,10 +31,17 @@ impl When {
     /// An absent argument compares as empty text.
     pub(crate) fn holds(&self, values: &[Option<String>]) -> bool {
         match self {
-            Self::Is { var, literal, equal } => {
+            Self::Is {
+                var,
+                literal,
+                equal,
+            } => {
                 let value = match var {
                     Var::Fixed(text) => text.as_str(),
-                    Var::Arg(i) => values.get(*i).and_then(Option::as_deref).unwrap_or_default(),
+                    Var::Arg(i) => values
+                        .get(*i)
+                        .and_then(Option::as_deref)
+                        .unwrap_or_default(),
                 };
                 (value == literal) == *equal
             }
@@ -41,22 +52,28 @@ impl When {
 
     pub(crate) fn args(&self, seen: &mut impl FnMut(usize)) {
         match self {
-            Self::Is { var: Var::Arg(i), .. } => seen(*i),
+            Self::Is {
+                var: Var::Arg(i), ..
+            } => seen(*i),
             Self::Is { .. } => {}
             Self::All(terms) | Self::Any(terms) => terms.iter().for_each(|t| t.args(seen)),
         }
     }
 
     /// Reads a condition; `find` says what a name stands for.
-    pub(crate) fn parse(
-        text: &str,
-        find: &dyn Fn(&str) -> Option<Var>,
-    ) -> Result<Self, WhenError> {
-        let mut parser = Parser { rest: text, find, depth: 0 };
+    pub(crate) fn parse(text: &str, find: &dyn Fn(&str) -> Option<Var>) -> Result<Self, WhenError> {
+        let mut parser = Parser {
+            rest: text,
+            find,
+            depth: 0,
+        };
         let when = parser.any()?;
         match parser.word() {
             "" => Ok(when),
-            word => Err(WhenError::Syntax(format!("`{}` is not expected here", excerpt(word)))),
+            word => Err(WhenError::Syntax(format!(
+                "`{}` is not expected here",
+                excerpt(word)
+            ))),
         }
     }
 }
@@ -99,11 +116,15 @@ impl<'a> Parser<'a> {
         }
         let name = self.next();
         if !name.starts_with(|c: char| c.is_ascii_lowercase())
-            || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             || matches!(name, "and" | "or")
         {
             let found = excerpt(name);
-            return Err(WhenError::Syntax(format!("an argument must stand before `{found}`")));
+            return Err(WhenError::Syntax(format!(
+                "an argument must stand before `{found}`"
+            )));
         }
         let equal = match self.next() {
             "==" => true,
@@ -114,10 +135,18 @@ impl<'a> Parser<'a> {
         let literal = match literal.as_bytes().first() {
             Some(b'\'' | b'"') => literal.get(1..literal.len() - 1).unwrap_or_default(),
             Some(b) if b.is_ascii_alphanumeric() || b"_.-".contains(b) => literal,
-            _ => return Err(WhenError::Syntax(format!("`{name}` is compared with nothing"))),
+            _ => {
+                return Err(WhenError::Syntax(format!(
+                    "`{name}` is compared with nothing"
+                )));
+            }
         };
         let var = (self.find)(name).ok_or_else(|| WhenError::Unknown(name.to_owned()))?;
-        Ok(When::Is { var, literal: literal.to_owned(), equal })
+        Ok(When::Is {
+            var,
+            literal: literal.to_owned(),
+            equal,
+        })
     }
 
     fn eat(&mut self, word: &str) -> bool {
@@ -138,7 +167,9 @@ impl<'a> Parser<'a> {
     /// gives a word that no rule takes.
     fn word(&self) -> &'a str {
         let text = self.rest.trim_start();
-        let Some(first) = text.chars().next() else { return "" };
+        let Some(first) = text.chars().next() else {
+            return "";
+        };
         let len = match first {
             '(' | ')' => 1,
             '=' | '!' if text.get(1..2) == Some("=") => 2,
@@ -148,7 +179,9 @@ impl<'a> Parser<'a> {
             },
             _ => {
                 let plain = |c: char| c.is_ascii_alphanumeric() || "_.:/+-".contains(c);
-                text.find(|c| !plain(c)).unwrap_or(text.len()).max(first.len_utf8())
+                text.find(|c| !plain(c))
+                    .unwrap_or(text.len())
+                    .max(first.len_utf8())
             }
         };
         text.get(..len).unwrap_or(text)
@@ -204,9 +237,29 @@ mod tests {
     #[test]
     fn the_grammar_is_closed() {
         for text in [
-            "", "a", "a ==", "a = x", "== x", "a == x and", "a == x b == y", "(a == x", "a == x)",
-            "a == 'x", "a > 5", "not a == x", "a == x; b", "a == x && b == y", "a() == x",
-            "a == b == c", "a == $x", "é == x", "a ==é", "a == '", "!", "=", "__import__('os')",
+            "",
+            "a",
+            "a ==",
+            "a = x",
+            "== x",
+            "a == x and",
+            "a == x b == y",
+            "(a == x",
+            "a == x)",
+            "a == 'x",
+            "a > 5",
+            "not a == x",
+            "a == x; b",
+            "a == x && b == y",
+            "a() == x",
+            "a == b == c",
+            "a == $x",
+            "é == x",
+            "a ==é",
+            "a == '",
+            "!",
+            "=",
+            "__import__('os')",
             "unknown == x",
         ] {
             assert!(When::parse(text, &find).is_err(), "{text}");

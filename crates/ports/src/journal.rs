@@ -28,7 +28,10 @@ impl Content {
     /// Hashes the bytes; the digest is the only name content has.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { digest: Digest::of(&bytes), bytes }
+        Self {
+            digest: Digest::of(&bytes),
+            bytes,
+        }
     }
 
     /// The name records refer to it by.
@@ -79,6 +82,9 @@ pub enum AppendError {
     /// There was no room. Nothing is lost; a later append may succeed.
     #[error("the journal has no room: {0}")]
     NoRoom(String),
+    /// The log key could not sign. Nothing is recorded without a signature.
+    #[error("the journal is not signed: {0}")]
+    NotSigned(String),
     /// The journal accepts nothing any more until it is opened anew, because it cannot know
     /// what reached the disk, or because it was closed.
     #[error("the journal has stopped: {0}")]

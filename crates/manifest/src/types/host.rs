@@ -54,9 +54,12 @@ pub(crate) fn check(host: &str, rule: HostRule) -> Result<(), Refusal> {
 
 fn name(host: &str, rule: HostRule) -> Result<(), Refusal> {
     let under = |suffix: &str| {
-        host.strip_suffix(suffix).is_some_and(|head| head.is_empty() || head.ends_with('.'))
+        host.strip_suffix(suffix)
+            .is_some_and(|head| head.is_empty() || head.ends_with('.'))
     };
-    let internal = ["localhost", "local", "internal", "localdomain"].into_iter().any(under);
+    let internal = ["localhost", "local", "internal", "localdomain"]
+        .into_iter()
+        .any(under);
     let first = host.split('.').next().unwrap_or_default();
     if METADATA.iter().any(|m| under(m))
         || (internal && matches!(first, "metadata" | "instance-data"))
@@ -66,7 +69,9 @@ fn name(host: &str, rule: HostRule) -> Result<(), Refusal> {
     if internal && !rule.allow_internal {
         return refuse("internal_host", "is a name of an internal host");
     }
-    embedded(host).into_iter().try_for_each(|ip| address(ip, rule))
+    embedded(host)
+        .into_iter()
+        .try_for_each(|ip| address(ip, rule))
 }
 
 /// Addresses that resolvers such as nip.io read out of a name: dotted, dashed, hexadecimal.

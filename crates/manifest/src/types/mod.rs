@@ -15,16 +15,31 @@ use text::TextRule;
 /// The types that can be declared, with the constraints each takes beside `pattern` and
 /// `sanitize`, which fit all.
 pub(crate) const SUPPORTED: &[(&str, &[&str])] = &[
-    ("string", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
+    (
+        "string",
+        &["allow_leading_dash", "allow_whitespace", "allow_at"],
+    ),
     ("literal_text", &[]),
     ("integer", &["min", "max", "clamp", "allow_leading_dash"]),
-    ("number", &["min_float", "max_float", "clamp", "allow_leading_dash"]),
+    (
+        "number",
+        &["min_float", "max_float", "clamp", "allow_leading_dash"],
+    ),
     ("port", &[]),
     ("boolean", &[]),
     ("enum", &["allowed"]),
-    ("path", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
-    ("url", &["schemes", "scope_check", "block_internal", "allow_internal"]),
-    ("regex_match", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
+    (
+        "path",
+        &["allow_leading_dash", "allow_whitespace", "allow_at"],
+    ),
+    (
+        "url",
+        &["schemes", "scope_check", "block_internal", "allow_internal"],
+    ),
+    (
+        "regex_match",
+        &["allow_leading_dash", "allow_whitespace", "allow_at"],
+    ),
 ];
 
 /// Types of the format that this version does not have.
@@ -51,7 +66,10 @@ pub(crate) struct Refusal {
 }
 
 pub(crate) fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { code, message: message.into() })
+    Err(Refusal {
+        code,
+        message: message.into(),
+    })
 }
 
 /// One type with its constraints; resolving compiles nothing.
@@ -88,7 +106,10 @@ impl Pattern {
         // INVARIANT: the source alone compiles, so its groups balance and it cannot close ours.
         Regex::new(source)?;
         let whole = Regex::new(&format!(r"\A(?:{source})\z"))?;
-        Ok(Self { source: source.to_owned(), whole })
+        Ok(Self {
+            source: source.to_owned(),
+            whole,
+        })
     }
 }
 
@@ -107,7 +128,11 @@ impl ArgType {
             (Kind::Number(rule), Value::Number(number)) => rule.parse(&number.to_string())?,
             (Kind::Boolean, Value::Bool(flag)) => flag.to_string(),
             (kind, Value::String(text)) => {
-                let max = if matches!(kind, Kind::Literal) { MAX_LITERAL } else { MAX_TEXT };
+                let max = if matches!(kind, Kind::Literal) {
+                    MAX_LITERAL
+                } else {
+                    MAX_TEXT
+                };
                 if text.len() > max {
                     let length = text.len();
                     return refuse("too_long", format!("has {length} bytes; at most {max}"));
@@ -126,14 +151,20 @@ impl ArgType {
                     Value::Array(_) => "a list",
                     Value::Object(_) => "an object",
                 };
-                return refuse("wrong_type", format!("must be {}, not {found}", self.wanted()));
+                return refuse(
+                    "wrong_type",
+                    format!("must be {}, not {found}", self.wanted()),
+                );
             }
         };
         if let Some(pattern) = &self.pattern
             && !pattern.whole.is_match(&text)
         {
             let (text, pattern) = (excerpt(&text), excerpt(&pattern.source));
-            return refuse("pattern_mismatch", format!("`{text}` does not match `{pattern}`"));
+            return refuse(
+                "pattern_mismatch",
+                format!("`{text}` does not match `{pattern}`"),
+            );
         }
         Ok(text)
     }
@@ -152,7 +183,11 @@ impl ArgType {
             Kind::Enum(allowed) if allowed.iter().any(|a| a == text) => {}
             Kind::Enum(allowed) => {
                 let shown: Vec<_> = allowed.iter().take(12).map(|a| excerpt(a)).collect();
-                let more = if allowed.len() > shown.len() { ", …" } else { "" };
+                let more = if allowed.len() > shown.len() {
+                    ", …"
+                } else {
+                    ""
+                };
                 let shown = shown.join(", ");
                 return refuse(
                     "not_allowed",
@@ -206,11 +241,18 @@ impl ArgType {
         };
         // Only what this crate and JSON Schema read alike: the rest would mislead.
         if let Some(pattern) = &self.pattern
-            && matches!(self.kind, Kind::Text(_) | Kind::Path(_) | Kind::Url(_) | Kind::Literal)
+            && matches!(
+                self.kind,
+                Kind::Text(_) | Kind::Path(_) | Kind::Url(_) | Kind::Literal
+            )
             && !pattern.source.contains("(?")
             && !pattern.source.contains("[[")
             && !pattern.source.contains("&&")
-            && !pattern.source.split('\\').skip(1).any(|s| s.starts_with(char::is_alphanumeric))
+            && !pattern
+                .source
+                .split('\\')
+                .skip(1)
+                .any(|s| s.starts_with(char::is_alphanumeric))
         {
             schema["pattern"] = format!("^(?:{})$", pattern.source).into();
         }

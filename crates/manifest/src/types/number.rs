@@ -37,7 +37,11 @@ impl IntegerRule {
 
     pub(crate) fn schema(&self) -> Value {
         let floor = if self.negative() { None } else { Some(0) };
-        let min = if self.clamp { floor } else { self.min.max(floor) };
+        let min = if self.clamp {
+            floor
+        } else {
+            self.min.max(floor)
+        };
         let max = if self.clamp { None } else { self.max };
         bounds("integer", min.map(Value::from), max.map(Value::from))
     }
@@ -59,14 +63,20 @@ impl NumberRule {
     pub(crate) fn parse(&self, text: &str) -> Result<String, Refusal> {
         let shown = || excerpt(text);
         let Some(nonzero) = decimal(text) else {
-            return refuse("not_a_number", format!("`{}` is not a plain number", shown()));
+            return refuse(
+                "not_a_number",
+                format!("`{}` is not a plain number", shown()),
+            );
         };
         let n: f64 = match text.parse() {
             Ok(n) if f64::is_finite(n) => n,
             _ => return refuse("not_finite", format!("`{}` is too large", shown())),
         };
         if nonzero && n == 0.0 {
-            return refuse("rounds_to_zero", format!("`{}` is too close to zero", shown()));
+            return refuse(
+                "rounds_to_zero",
+                format!("`{}` is too close to zero", shown()),
+            );
         }
         if text.starts_with('-') && (n == 0.0 || !self.negative()) {
             return refuse("negative", format!("`{}` is negative", shown()));
@@ -124,8 +134,7 @@ fn decimal(text: &str) -> Option<bool> {
         Some((mantissa, exponent)) => (mantissa, Some(exponent)),
         None => (text, None),
     };
-    let exponent_ok = exponent
-        .is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)));
+    let exponent_ok = exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)));
     let (whole, fraction) = match mantissa.split_once('.') {
         Some((whole, fraction)) => (whole, Some(fraction)),
         None => (mantissa, None),

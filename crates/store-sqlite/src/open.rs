@@ -1,0 +1,242 @@
+//! Opening a database, or refusing to.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use countersign_audit::checkpoint::{Checkpoint, CheckpointError};
+use countersign_audit::key::PublicKey;
+use countersign_audit::tree::{Frontier, Hash};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use crate::schema::{APPLICATION_ID, TABLES, VERSION, node_key};
+
+/// Why a database is not opened. Nothing has been changed in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file or its folder cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no database.
+    #[error("{0}: no such database")]
+    Missing(PathBuf),
+    /// Another process has the database open for writing.
+    #[error(
+        "{0} is in use by another gateway; stop that one, or give this one a database of its own"
+    )]
+    InUse(PathBuf),
+    /// The file is something else.
+    #[error("{0} is not a Countersign database; move it away or name another path")]
+    Foreign(PathBuf),
+    /// The file was written by a later version.
+    #[error(
+        "{path} has schema version {found}, this program knows {VERSION}; use the version of \
+         Countersign that wrote it, or a later one"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The file is damaged.
+    #[error(
+        "{path} is damaged: {what}; keep the file, run `countersign audit verify` on it, and \
+         restore a copy that verifies"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// The log was signed by another key.
+    #[error("{path} belongs to another log key: {source}")]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        source: CheckpointError,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn sql(path: &Path, error: &rusqlite::Error) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            what: error.to_string(),
+        }
+    }
+
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Reads the file's first bytes without SQLite, so that refusing touches nothing.
+/// `Ok(false)` when there is no file, or an empty one.
+pub(crate) fn check_header(path: &Path) -> Result<bool, OpenError> {
+    let mut header = Vec::with_capacity(100);
+    match File::open(path) {
+        Ok(file) => {
+            file.take(100)
+                .read_to_end(&mut header)
+                .map_err(|e| OpenError::io(path, e))?;
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(OpenError::io(path, e)),
+    }
+    if header.is_empty() {
+        return Ok(false);
+    }
+    let number = |at: usize| {
+        header
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_be_bytes)
+    };
+    if !header.starts_with(b"SQLite format 3\0") || number(68) != APPLICATION_ID.cast_unsigned() {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    match number(60) {
+        VERSION => Ok(true),
+        found => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+        }),
+    }
+}
+
+/// Held for as long as the database is open for writing.
+#[derive(Debug)]
+pub(crate) struct Lock(#[allow(dead_code)] File);
+
+pub(crate) fn lock(path: &Path) -> Result<Lock, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|e| OpenError::io(&name, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(e)) => Err(OpenError::io(&name, e)),
+    }
+}
+
+pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
+    let connection = Connection::open(path).map_err(|e| OpenError::sql(path, &e))?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA application_id={APPLICATION_ID}; BEGIN; {TABLES} PRAGMA user_version={VERSION};
+             COMMIT; PRAGMA journal_mode=WAL;"
+        ))
+        .map_err(|e| OpenError::sql(path, &e))
+}
+
+pub(crate) fn writer(path: &Path, max_bytes: Option<u64>) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.execute_batch(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=2000;
+         PRAGMA cache_size=-4096; PRAGMA temp_store=MEMORY; PRAGMA trusted_schema=OFF;",
+    )?;
+    if let Some(max) = max_bytes {
+        let page: u64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        connection.execute_batch(&format!("PRAGMA max_page_count={}", (max / page).max(1)))?;
+    }
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+pub(crate) fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.execute_batch("PRAGMA cache_size=-2048; PRAGMA trusted_schema=OFF;")?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+pub(crate) fn node(connection: &Connection, key: i64) -> rusqlite::Result<Hash> {
+    connection
+        .prepare_cached("SELECT hash FROM nodes WHERE place = ?1")?
+        .query_row([key], |row| row.get(0))
+}
+
+/// Takes up the tree where the last checkpoint left it, and holds the two against each other.
+pub(crate) fn load_frontier(
+    path: &Path,
+    connection: &Connection,
+    key: &PublicKey,
+) -> Result<(Frontier, String), OpenError> {
+    let damaged = |what: String| OpenError::Damaged {
+        path: path.to_owned(),
+        what,
+    };
+    let sql = |e: rusqlite::Error| OpenError::sql(path, &e);
+    let verdict: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(sql)?;
+    if verdict != "ok" {
+        return Err(damaged(verdict));
+    }
+    let (count, size): (u64, u64) = connection
+        .query_row(
+            "SELECT count(*), coalesce(max(seq), 0) FROM records",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .map_err(sql)?;
+    if count != size {
+        return Err(damaged(format!(
+            "{} of its {size} records are missing",
+            size - count
+        )));
+    }
+    let last: Option<(u64, String)> = connection
+        .query_row(
+            "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()
+        .map_err(sql)?;
+    let Some((covered, note)) = last else {
+        return if size == 0 {
+            Ok((Frontier::default(), String::new()))
+        } else {
+            Err(damaged(format!("it has {size} records and no checkpoint")))
+        };
+    };
+    if covered != size {
+        return Err(damaged(format!(
+            "the last checkpoint covers {covered} of {size} records"
+        )));
+    }
+    let checkpoint = Checkpoint::open(&note, key).map_err(|source| OpenError::OtherKey {
+        path: path.to_owned(),
+        source,
+    })?;
+    let frontier = Frontier::load(size, |place| node(connection, node_key(place))).map_err(sql)?;
+    if checkpoint.size != size || checkpoint.root != frontier.root() {
+        return Err(damaged(
+            "its tree does not have the root that was signed".to_owned(),
+        ));
+    }
+    Ok((frontier, note))
+}
