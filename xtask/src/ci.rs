@@ -73,11 +73,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
                 terminal::error(&**error);
             }
             failed = outcome.is_err();
-            let result = if failed {
-                Result::Failed(took)
-            } else {
-                Result::Passed(took)
-            };
+            let result = if failed { Result::Failed(took) } else { Result::Passed(took) };
             println!("== {} {}\n", step.name(), result.show());
             result
         };
@@ -88,12 +84,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
     for (step, result) in &results {
         println!("{:<10} {}", step.name(), result.show());
     }
-    println!(
-        "{:<10} {:<8} {:>8}",
-        "total",
-        "",
-        terminal::elapsed(started.elapsed())
-    );
+    println!("{:<10} {:<8} {:>8}", "total", "", terminal::elapsed(started.elapsed()));
     println!("{}", tally(results.iter().map(|(_, result)| result)));
     Ok(!failed)
 }
@@ -106,9 +97,7 @@ impl Options {
 
 impl Step {
     fn name(self) -> String {
-        self.to_possible_value()
-            .map(|value| value.get_name().to_owned())
-            .unwrap_or_default()
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
     fn run(self) -> Outcome {
@@ -146,17 +135,11 @@ impl Step {
 fn clippy() -> Outcome {
     const DENY: [&str; 3] = ["--", "-D", "warnings"];
     process::run(
-        process::cargo()
-            .args(["clippy", "--workspace", "--all-targets", "--locked"])
-            .args(DENY),
+        process::cargo().args(["clippy", "--workspace", "--all-targets", "--locked"]).args(DENY),
     )?;
     // `--all-targets` passes over tests with `test = false`; they are named one by one.
     for package in workspace::metadata()?.workspace_packages() {
-        for target in package
-            .targets
-            .iter()
-            .filter(|target| target.is_test() && !target.test)
-        {
+        for target in package.targets.iter().filter(|target| target.is_test() && !target.test) {
             process::run(
                 process::cargo()
                     .args(["clippy", "--locked", "--package", package.name.as_str()])
@@ -180,9 +163,7 @@ impl Result {
         let word = format!("{word:<8}");
         let word = colour.map_or(word.clone(), |colour| terminal::paint(colour, &word));
         let time = time.map(|time| format!(" {:>8}", terminal::elapsed(*time)));
-        format!("{word}{}", time.unwrap_or_default())
-            .trim_end()
-            .to_owned()
+        format!("{word}{}", time.unwrap_or_default()).trim_end().to_owned()
     }
 }
 
@@ -215,24 +196,14 @@ mod tests {
         let time = Duration::ZERO;
         let passed = [Result::Passed(time), Result::Passed(time)];
         assert_eq!(tally(passed.iter()), "steps: 2 passed, 0 failed");
-        let mixed = [
-            Result::Passed(time),
-            Result::Skipped,
-            Result::Failed(time),
-            Result::NotRun,
-        ];
-        assert_eq!(
-            tally(mixed.iter()),
-            "steps: 1 passed, 1 failed, 1 skipped, 1 not run"
-        );
+        let mixed = [Result::Passed(time), Result::Skipped, Result::Failed(time), Result::NotRun];
+        assert_eq!(tally(mixed.iter()), "steps: 1 passed, 1 failed, 1 skipped, 1 not run");
     }
 
     #[test]
     fn steps_are_chosen_by_name() {
-        let options = |skip: &[Step], only: &[Step]| Options {
-            skip: skip.to_vec(),
-            only: only.to_vec(),
-        };
+        let options =
+            |skip: &[Step], only: &[Step]| Options { skip: skip.to_vec(), only: only.to_vec() };
         assert!(options(&[], &[]).wants(Step::Tidy));
         assert!(!options(&[Step::Tidy], &[]).wants(Step::Tidy));
         assert!(!options(&[], &[Step::Fmt]).wants(Step::Tidy));

@@ -20,11 +20,7 @@ pub(crate) fn bytes(on_disk: &[u8], wanted: &[u8]) -> String {
     if let (Ok(old), Ok(new)) = (std::str::from_utf8(on_disk), std::str::from_utf8(wanted)) {
         return lines(old, new);
     }
-    let at = on_disk
-        .iter()
-        .zip(wanted)
-        .take_while(|(old, new)| old == new)
-        .count();
+    let at = on_disk.iter().zip(wanted).take_while(|(old, new)| old == new).count();
     format!(
         "    {} bytes on disk, {} wanted; the first difference is at byte {at}\n",
         on_disk.len(),
@@ -40,14 +36,11 @@ pub(crate) fn lines(on_disk: &str, wanted: &str) -> String {
     let new: Vec<&str> = wanted.split_inclusive('\n').collect();
     let marked = mark(&old, &new);
 
-    let changed: Vec<usize> = (0..marked.len())
-        .filter(|at| marked.get(*at).is_some_and(is_change))
-        .collect();
+    let changed: Vec<usize> =
+        (0..marked.len()).filter(|at| marked.get(*at).is_some_and(is_change)).collect();
     let near = |at: usize| {
         let next = changed.partition_point(|change| change + CONTEXT < at);
-        changed
-            .get(next)
-            .is_some_and(|change| *change <= at + CONTEXT)
+        changed.get(next).is_some_and(|change| *change <= at + CONTEXT)
     };
 
     let mut text = String::new();
@@ -91,13 +84,7 @@ fn is_change(line: &(Mark, usize, &str)) -> bool {
 fn mark<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(Mark, usize, &'a str)> {
     let start = old.iter().zip(new).take_while(|(a, b)| a == b).count();
     let rest = old.len().min(new.len()) - start;
-    let end = old
-        .iter()
-        .rev()
-        .zip(new.iter().rev())
-        .take(rest)
-        .take_while(|(a, b)| a == b)
-        .count();
+    let end = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
     let middle_old = old.get(start..old.len() - end).unwrap_or_default();
     let middle_new = new.get(start..new.len() - end).unwrap_or_default();
 
@@ -107,10 +94,7 @@ fn mark<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(Mark, usize, &'a str)> {
     }
     let lengths = common_lengths(middle_old, middle_new);
     let length = |a: usize, b: usize| {
-        lengths
-            .get(a * (middle_new.len() + 1) + b)
-            .copied()
-            .unwrap_or_default()
+        lengths.get(a * (middle_new.len() + 1) + b).copied().unwrap_or_default()
     };
     let (mut a, mut b) = (0, 0);
     loop {
@@ -149,11 +133,7 @@ fn common_lengths(old: &[&str], new: &[&str]) -> Vec<u32> {
     for (a, x) in old.iter().enumerate().rev() {
         for (b, y) in new.iter().enumerate().rev() {
             let at = |a: usize, b: usize| table.get(a * width + b).copied().unwrap_or_default();
-            let value = if x == y {
-                at(a + 1, b + 1) + 1
-            } else {
-                at(a + 1, b).max(at(a, b + 1))
-            };
+            let value = if x == y { at(a + 1, b + 1) + 1 } else { at(a + 1, b).max(at(a, b + 1)) };
             if let Some(cell) = table.get_mut(a * width + b) {
                 *cell = value;
             }
@@ -173,11 +153,7 @@ mod tests {
     #[test]
     fn shows_what_changed_and_little_else() {
         check("a\n", "a\n", "");
-        check(
-            "a\nc\n",
-            "a\nb\nc\n",
-            "        1   a\n        2 + b\n        3   c\n",
-        );
+        check("a\nc\n", "a\nb\nc\n", "        1   a\n        2 + b\n        3   c\n");
         check("a\nb\n", "a\n", "        1   a\n        2 - b\n");
         check("a\n", "b\n", "        1 - a\n        1 + b\n");
         check(
@@ -194,11 +170,7 @@ mod tests {
 
     #[test]
     fn a_missing_last_newline_is_a_difference() {
-        check(
-            "a",
-            "a\n",
-            "        1 - a\n            (no newline at the end)\n        1 + a\n",
-        );
+        check("a", "a\n", "        1 - a\n            (no newline at the end)\n        1 + a\n");
     }
 
     #[test]

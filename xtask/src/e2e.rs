@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 
 const PYTHON_PACKAGE: &str = "mcp==2.3.0";
 /// What `tests/e2e/package.json` must install.
-const NODE_PACKAGES: &[(&str, &str)] = &[
-    ("@modelcontextprotocol/sdk", "1.32.2"),
-    ("playwright-core", "1.65.1"),
-];
+const NODE_PACKAGES: &[(&str, &str)] =
+    &[("@modelcontextprotocol/sdk", "1.32.2"), ("playwright-core", "1.65.1")];
 const PYTHON_AT_LEAST: (u32, u32) = (3, 10);
 const NODE_AT_LEAST: u32 = 18;
 /// The Node project and the scripts of the tests, copied to `target/e2e/ts` on every run.
@@ -56,15 +54,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
         return Ok(());
     }
 
-    let has_tests = metadata
-        .packages
-        .iter()
-        .filter(|package| package.name == "countersign")
-        .any(|package| {
-            package
-                .targets
-                .iter()
-                .any(|target| target.is_test() && target.name == "e2e")
+    let has_tests =
+        metadata.packages.iter().filter(|package| package.name == "countersign").any(|package| {
+            package.targets.iter().any(|target| target.is_test() && target.name == "e2e")
         });
     if !has_tests {
         return Err("crates/cli/Cargo.toml has no test named `e2e`; add \
@@ -74,14 +66,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     process::run(process::cargo().args(["build", "--locked", "--package", "countersign"]))?;
     process::run(
         process::cargo()
-            .args([
-                "test",
-                "--locked",
-                "--package",
-                "countersign",
-                "--test",
-                "e2e",
-            ])
+            .args(["test", "--locked", "--package", "countersign", "--test", "e2e"])
             .args(["--", "--nocapture"])
             .args(&options.arguments)
             .env("COUNTERSIGN_E2E", "1")
@@ -118,9 +103,7 @@ fn tool<T>(tool: &Tool<T>) -> Outcome<T> {
     println!("e2e: installing {packages}: {missing}");
     let apt = |arguments: &[&str]| {
         process::run(
-            process::command(&apt_get)
-                .args(arguments)
-                .env("DEBIAN_FRONTEND", "noninteractive"),
+            process::command(&apt_get).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"),
         )
     };
     apt(&["update", "-qq"]).map_err(|error| format!("{advice}\n  {error}"))?;
@@ -177,43 +160,25 @@ fn chromium() -> Result<PathBuf, String> {
 
 /// The numbers of a version such as `v20.1` or `3.11`, without a leading letter.
 fn numbers(version: &str) -> Vec<u32> {
-    version
-        .trim_start_matches('v')
-        .split('.')
-        .map_while(|part| part.parse().ok())
-        .collect()
+    version.trim_start_matches('v').split('.').map_while(|part| part.parse().ok()).collect()
 }
 
 /// The Python of a virtual environment that has the MCP package.
 fn prepare_python(folder: &Path, system: &Path) -> Outcome<PathBuf> {
     let home = folder.join("python");
     let python = home.join("bin/python");
-    let version = ask(
-        system,
-        &["-c", "import sys; print(sys.executable, sys.version)"],
-    )?;
+    let version = ask(system, &["-c", "import sys; print(sys.executable, sys.version)"])?;
     let stamp = Stamp::new(folder, "python", format!("{PYTHON_PACKAGE}\n{version}\n"));
     if python.is_file() && stamp.is_current() {
         return Ok(python);
     }
     stamp.remove()?;
-    process::run(
-        process::command(system)
-            .args(["-m", "venv", "--clear"])
-            .arg(&home),
-    )
-    .map_err(|error| {
-        format!("cannot make a Python environment; is python3-venv installed?\n  {error}")
-    })?;
+    process::run(process::command(system).args(["-m", "venv", "--clear"]).arg(&home)).map_err(
+        |error| format!("cannot make a Python environment; is python3-venv installed?\n  {error}"),
+    )?;
     process::run(
         process::command(&python)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ])
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
             .arg(PYTHON_PACKAGE),
     )
     .map_err(|error| {
@@ -237,10 +202,7 @@ fn prepare_node(folder: &Path, node: &Path, npm: &Path) -> Outcome<PathBuf> {
         .map_err(|error| format!("cannot copy {SOURCE} to {}: {error}", project.display()))?;
 
     let version = ask(node, &["--version"])?;
-    let content = format!(
-        "node {version}\n{manifest}\n{}",
-        lock.as_deref().unwrap_or_default()
-    );
+    let content = format!("node {version}\n{manifest}\n{}", lock.as_deref().unwrap_or_default());
     let stamp = Stamp::new(folder, "ts", content);
     if project.join("node_modules").is_dir() && stamp.is_current() {
         return Ok(project);
@@ -269,10 +231,7 @@ fn prepare_node(folder: &Path, node: &Path, npm: &Path) -> Outcome<PathBuf> {
 }
 
 fn installed_version(project: &Path, package: &str) -> Option<String> {
-    let at = project
-        .join("node_modules")
-        .join(package)
-        .join("package.json");
+    let at = project.join("node_modules").join(package).join("package.json");
     let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(at).ok()?).ok()?;
     manifest.get("version")?.as_str().map(str::to_owned)
 }
@@ -304,10 +263,7 @@ struct Stamp {
 
 impl Stamp {
     fn new(folder: &Path, name: &str, content: String) -> Self {
-        Self {
-            at: folder.join(format!("{name}.stamp")),
-            content,
-        }
+        Self { at: folder.join(format!("{name}.stamp")), content }
     }
 
     fn is_current(&self) -> bool {

@@ -49,10 +49,7 @@ pub(crate) fn run(check: bool) -> Outcome {
         terminal::problems("fixtures", &problems).map_err(|error| {
             format!("{error}; if a change is wanted, run `cargo xtask fixtures` and commit it")
         })?;
-        println!(
-            "fixtures: {} up to date",
-            terminal::count(wanted.len(), "file")
-        );
+        println!("fixtures: {} up to date", terminal::count(wanted.len(), "file"));
         return Ok(());
     }
     let mut written = 0;
@@ -68,10 +65,7 @@ pub(crate) fn run(check: bool) -> Outcome {
         println!("wrote fixtures/{path}");
         written += 1;
     }
-    println!(
-        "fixtures: {written} written, {} unchanged",
-        wanted.len() - written
-    );
+    println!("fixtures: {written} written, {} unchanged", wanted.len() - written);
     terminal::problems("fixtures", &problems)
 }
 
@@ -94,8 +88,7 @@ fn read_below(folder: &Path, prefix: &str, files: &mut Files) -> Outcome {
 /// Files that nothing owns.
 fn strays(on_disk: &Files, wanted: &Files, kept: &[&str]) -> Vec<String> {
     let is_kept = |path: &str| {
-        kept.iter()
-            .any(|keep| path == *keep || (keep.ends_with('/') && path.starts_with(keep)))
+        kept.iter().any(|keep| path == *keep || (keep.ends_with('/') && path.starts_with(keep)))
     };
     on_disk
         .keys()
@@ -115,10 +108,9 @@ fn differences(on_disk: &Files, wanted: &Files) -> Vec<String> {
         .filter_map(|(path, bytes)| match on_disk.get(path) {
             None => Some(format!("fixtures/{path}: does not exist")),
             Some(old) if old == bytes => None,
-            Some(old) => Some(format!(
-                "fixtures/{path}: differs\n{}",
-                diff::bytes(old, bytes).trim_end()
-            )),
+            Some(old) => {
+                Some(format!("fixtures/{path}: differs\n{}", diff::bytes(old, bytes).trim_end()))
+            }
         })
         .collect()
 }
@@ -128,9 +120,7 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> Files {
-        list.iter()
-            .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
-            .collect()
+        list.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
     }
 
     #[test]
@@ -163,9 +153,7 @@ mod tests {
     #[test]
     fn generated_paths_stay_below_fixtures() {
         for (path, _) in generators() {
-            let fine = path
-                .split('/')
-                .all(|part| !part.is_empty() && part != ".." && part != ".");
+            let fine = path.split('/').all(|part| !part.is_empty() && part != ".." && part != ".");
             assert!(fine && !path.contains('\\'), "{path}");
         }
     }

@@ -23,10 +23,7 @@ pub(crate) fn run(check: bool) -> Outcome {
     let arrows = terminal::count(wanted.lines().count(), "arrow");
     let on_disk = std::fs::read_to_string(root.join(ARROWS)).ok();
     if on_disk.as_deref() == Some(wanted.as_str()) {
-        println!(
-            "layers: {}, {arrows}, as in {ARROWS}",
-            terminal::count(crates.len(), "crate")
-        );
+        println!("layers: {}, {arrows}, as in {ARROWS}", terminal::count(crates.len(), "crate"));
         return Ok(());
     }
     if check {
@@ -72,17 +69,10 @@ fn parse_table(text: &str) -> Outcome<BTreeMap<String, Row>> {
         toml::from_str(text).map_err(|error| format!("{TABLE} is not readable:\n{error}"))?;
     for (name, row) in &table {
         let fault = match row {
-            Row {
-                free: true,
-                floor: None,
-                uses: None,
-                third_party: None,
-            } => None,
+            Row { free: true, floor: None, uses: None, third_party: None } => None,
             Row { free: true, .. } => Some("is free, so it can have no other field"),
             Row { floor: None, .. } => Some("needs `floor` or `free = true`"),
-            Row {
-                third_party: None, ..
-            } => Some("needs `third-party`, if only `[]`"),
+            Row { third_party: None, .. } => Some("needs `third-party`, if only `[]`"),
             Row { .. } => None,
         };
         if let Some(fault) = fault {
@@ -99,10 +89,7 @@ fn parse_table(text: &str) -> Outcome<BTreeMap<String, Row>> {
 
 fn crates(metadata: &Metadata) -> Vec<Crate> {
     let packages = metadata.workspace_packages();
-    let members: BTreeSet<&str> = packages
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
+    let members: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     let mut crates: Vec<Crate> = packages
         .iter()
         .map(|package| {
@@ -143,13 +130,7 @@ fn crates(metadata: &Metadata) -> Vec<Crate> {
 
 fn check_crates(crates: &[Crate], table: &BTreeMap<String, Row>) -> Vec<String> {
     let mut problems = Vec::new();
-    for Crate {
-        name,
-        inside,
-        third_party,
-        elsewhere,
-    } in crates
-    {
+    for Crate { name, inside, third_party, elsewhere } in crates {
         for dependency in elsewhere {
             problems.push(format!(
                 "{name} -> {dependency}: comes from git or from a folder outside the workspace; \
@@ -176,12 +157,7 @@ fn check_crates(crates: &[Crate], table: &BTreeMap<String, Row>) -> Vec<String> 
                     "{arrow}: goes from floor {floor} to floor {below}; move what is shared to a \
                      floor below {floor}"
                 )),
-                Some(_)
-                    if row
-                        .uses
-                        .as_ref()
-                        .is_some_and(|uses| !uses.contains(dependency)) =>
-                {
+                Some(_) if row.uses.as_ref().is_some_and(|uses| !uses.contains(dependency)) => {
                     problems.push(format!("{arrow}: not in `uses` of [{name}]"));
                 }
                 Some(_) => {}
@@ -189,9 +165,7 @@ fn check_crates(crates: &[Crate], table: &BTreeMap<String, Row>) -> Vec<String> 
         }
         let allowed = row.third_party.clone().unwrap_or_default();
         for dependency in third_party.difference(&allowed) {
-            problems.push(format!(
-                "{name} -> {dependency}: not in `third-party` of [{name}]"
-            ));
+            problems.push(format!("{name} -> {dependency}: not in `third-party` of [{name}]"));
         }
     }
     problems
@@ -201,11 +175,7 @@ fn arrows_text(crates: &[Crate]) -> String {
     let lines: BTreeSet<String> = crates
         .iter()
         .flat_map(|each| {
-            let targets = each
-                .inside
-                .iter()
-                .chain(&each.third_party)
-                .chain(&each.elsewhere);
+            let targets = each.inside.iter().chain(&each.third_party).chain(&each.elsewhere);
             targets.map(|target| format!("{} -> {target}\n", each.name))
         })
         .collect();
@@ -250,10 +220,7 @@ mod tests {
         let problems = check_crates(&[tested], &parse_table(RULES).unwrap());
         assert_eq!(problems.len(), expected.len(), "{name}: {problems:?}");
         for (problem, start) in problems.iter().zip(expected) {
-            assert!(
-                problem.starts_with(start),
-                "{problem:?} should begin with {start:?}"
-            );
+            assert!(problem.starts_with(start), "{problem:?} should begin with {start:?}");
         }
     }
 
@@ -261,44 +228,26 @@ mod tests {
     fn arrows_point_down() {
         check(from("core", &[], &["serde"]), &[]);
         check(from("kernel", &["core", "ports"], &[]), &[]);
-        check(
-            from("ports", &["kernel"], &[]),
-            &["ports -> kernel: goes from floor 1 to floor 3"],
-        );
-        check(
-            from("ports", &["ports"], &[]),
-            &["ports -> ports: goes from floor 1 to floor 1"],
-        );
+        check(from("ports", &["kernel"], &[]), &["ports -> kernel: goes from floor 1 to floor 3"]);
+        check(from("ports", &["ports"], &[]), &["ports -> ports: goes from floor 1 to floor 1"]);
     }
 
     #[test]
     fn uses_narrows_the_lower_floors() {
         check(from("store", &["core"], &[]), &[]);
-        check(
-            from("store", &["core", "kernel"], &[]),
-            &["store -> kernel: not in `uses`"],
-        );
+        check(from("store", &["core", "kernel"], &[]), &["store -> kernel: not in `uses`"]);
     }
 
     #[test]
     fn third_party_crates_are_listed() {
-        check(
-            from("core", &[], &["serde", "uuid"]),
-            &["core -> uuid: not in `third-party`"],
-        );
-        check(
-            from("ports", &[], &["serde"]),
-            &["ports -> serde: not in `third-party`"],
-        );
+        check(from("core", &[], &["serde", "uuid"]), &["core -> uuid: not in `third-party`"]);
+        check(from("ports", &[], &["serde"]), &["ports -> serde: not in `third-party`"]);
     }
 
     #[test]
     fn free_crates_use_anything_and_nobody_uses_them() {
         check(from("testkit", &["kernel", "store"], &["uuid"]), &[]);
-        check(
-            from("kernel", &["testkit"], &[]),
-            &["kernel -> testkit: testkit is for tests"],
-        );
+        check(from("kernel", &["testkit"], &[]), &["kernel -> testkit: testkit is for tests"]);
     }
 
     #[test]
@@ -319,16 +268,10 @@ mod tests {
             ("[a]\n", "needs `floor`"),
             ("[a]\nfloor = 0\n", "needs `third-party`"),
             ("[a]\nfree = true\nfloor = 0\n", "can have no other field"),
-            (
-                "[a]\nfloor = 0\nthird-party = []\nuses = [\"b\"]\n",
-                "no entry",
-            ),
+            ("[a]\nfloor = 0\nthird-party = []\nuses = [\"b\"]\n", "no entry"),
             ("[a]\nflor = 0\n", "unknown field"),
         ] {
-            let error = parse_table(text)
-                .err()
-                .map(|error| error.to_string())
-                .unwrap_or_default();
+            let error = parse_table(text).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(fault), "{text:?} gave {error:?}");
         }
     }

@@ -39,11 +39,7 @@ pub(crate) fn anchors(text: &str) -> BTreeSet<String> {
     let mut heading = |title: &str, anchors: &mut BTreeSet<String>| {
         let slug = slug(title);
         let times = seen.entry(slug.clone()).or_default();
-        anchors.insert(if *times == 0 {
-            slug
-        } else {
-            format!("{slug}-{times}")
-        });
+        anchors.insert(if *times == 0 { slug } else { format!("{slug}-{times}") });
         *times += 1;
     };
     let mut before = "";
@@ -82,11 +78,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let trimmed = line.trim_start().trim_start_matches("> ").trim_start();
         let mark = ['`', '~'].into_iter().find_map(|mark| {
             let length = trimmed.chars().take_while(|found| *found == mark).count();
-            if length >= 3 {
-                trimmed.get(..length)
-            } else {
-                None
-            }
+            if length >= 3 { trimmed.get(..length) } else { None }
         });
         match (fence, mark) {
             (None, Some(open)) => {
@@ -197,28 +189,20 @@ mod tests {
 
     fn check_links(text: &str, expected: &[(usize, &str)]) {
         let found = links(text);
-        let found: Vec<(usize, &str)> = found
-            .iter()
-            .map(|(line, target)| (*line, target.as_str()))
-            .collect();
+        let found: Vec<(usize, &str)> =
+            found.iter().map(|(line, target)| (*line, target.as_str())).collect();
         assert_eq!(found, expected, "in {text:?}");
     }
 
     #[test]
     fn links_are_found_in_prose() {
-        check_links(
-            "[a](b.md) and [c](d.md#e \"title\")",
-            &[(1, "b.md"), (1, "d.md#e")],
-        );
+        check_links("[a](b.md) and [c](d.md#e \"title\")", &[(1, "b.md"), (1, "d.md#e")]);
         check_links("x\n![picture](p.png)", &[(2, "p.png")]);
         check_links("[a](<b c.md>)", &[(1, "b c.md")]);
         check_links("[a](b(1).md)", &[(1, "b(1).md")]);
         check_links("[`code`](b.md)", &[(1, "b.md")]);
         check_links("[a]: b.md\n[^1]: a note", &[(1, "b.md")]);
-        check_links(
-            "<img src=\"p.png\" alt=\"\"> <a href=\"q.md\">",
-            &[(1, "q.md"), (1, "p.png")],
-        );
+        check_links("<img src=\"p.png\" alt=\"\"> <a href=\"q.md\">", &[(1, "q.md"), (1, "p.png")]);
     }
 
     #[test]

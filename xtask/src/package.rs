@@ -11,10 +11,7 @@ pub(crate) fn run() -> Outcome {
         .filter(|package| workspace::is_publishable(package))
         .collect();
     packages.sort_by(|a, b| a.name.cmp(&b.name));
-    let problems: Vec<String> = packages
-        .iter()
-        .flat_map(|package| describe(package))
-        .collect();
+    let problems: Vec<String> = packages.iter().flat_map(|package| describe(package)).collect();
     terminal::problems("package", &problems)?;
 
     // Given all at once, cargo takes the crates that depend on each other from the workspace.
@@ -25,10 +22,7 @@ pub(crate) fn run() -> Outcome {
         command.args(["--package", package.name.as_str()]);
     }
     process::run(&mut command)?;
-    println!(
-        "package: {} packaged",
-        terminal::count(packages.len(), "crate")
-    );
+    println!("package: {} packaged", terminal::count(packages.len(), "crate"));
     Ok(())
 }
 
@@ -45,17 +39,8 @@ fn describe(package: &Package) -> Vec<String> {
     require(given(&package.license), "needs a license");
     require(given(&package.repository), "needs a repository");
     require(package.rust_version.is_some(), "needs a rust-version");
-    require(
-        (1..=5).contains(&package.keywords.len()),
-        "needs one to five keywords",
-    );
-    require(
-        package.keywords.iter().all(|word| word.len() <= 20),
-        "has a keyword over 20 letters",
-    );
-    require(
-        (1..=5).contains(&package.categories.len()),
-        "needs one to five categories",
-    );
+    require((1..=5).contains(&package.keywords.len()), "needs one to five keywords");
+    require(package.keywords.iter().all(|word| word.len() <= 20), "has a keyword over 20 letters");
+    require((1..=5).contains(&package.categories.len()), "needs one to five categories");
     problems
 }

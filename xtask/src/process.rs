@@ -13,14 +13,9 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command.current_dir(workspace::root());
     for (name, _) in std::env::vars_os() {
         if let Some(text) = name.to_str()
-            && [
-                "CARGO_PKG_",
-                "CARGO_MANIFEST_",
-                "CARGO_BIN_",
-                "CARGO_CRATE_",
-            ]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
+            && ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]
+                .iter()
+                .any(|prefix| text.starts_with(prefix))
         {
             command.env_remove(&name);
         }
@@ -37,14 +32,8 @@ pub(crate) fn cargo() -> Command {
 pub(crate) fn run(command: &mut Command) -> Outcome {
     let shown = show(command);
     println!("$ {shown}");
-    let status = command
-        .status()
-        .map_err(|error| format!("cannot start `{shown}`: {error}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{shown}` failed: {status}").into())
-    }
+    let status = command.status().map_err(|error| format!("cannot start `{shown}`: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{shown}` failed: {status}").into()) }
 }
 
 /// Runs the command quietly and gives its standard output.
@@ -65,20 +54,13 @@ pub(crate) fn output(command: &mut Command) -> Outcome<Vec<u8>> {
 pub(crate) fn find(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     names.iter().find_map(|name| {
-        std::env::split_paths(&path)
-            .map(|at| at.join(name))
-            .find(|at| at.is_file())
+        std::env::split_paths(&path).map(|at| at.join(name)).find(|at| at.is_file())
     })
 }
 
 fn show(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let mut words = vec![
-        program
-            .file_name()
-            .unwrap_or(program.as_os_str())
-            .to_string_lossy(),
-    ];
+    let mut words = vec![program.file_name().unwrap_or(program.as_os_str()).to_string_lossy()];
     words.extend(command.get_args().map(OsStr::to_string_lossy));
     words.join(" ")
 }

@@ -12,24 +12,13 @@ const FILE_BYTES: usize = 1 << 20;
 // Written in two halves, so that this file passes its own check.
 
 /// Leftovers, found as whole words.
-const WORDS: &[&str] = &[
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-];
+const WORDS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 /// Leftovers, found anywhere.
-const UNFINISHED: &[&str] = &[
-    concat!("to", "do!("),
-    concat!("unimple", "mented!("),
-    concat!("#[ig", "nore"),
-];
+const UNFINISHED: &[&str] =
+    &[concat!("to", "do!("), concat!("unimple", "mented!("), concat!("#[ig", "nore")];
 /// Starts of paths that exist on one machine only.
-const MACHINE_PATHS: &[&str] = &[
-    concat!("/ho", "me/"),
-    concat!("/ro", "ot/"),
-    concat!("/wo", "rk/"),
-    concat!("/Us", "ers/"),
-];
+const MACHINE_PATHS: &[&str] =
+    &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
 /// Written by tools, with hashes in which any word can turn up.
 const LOCK_FILES: &[&str] = &["Cargo.lock", "package-lock.json"];
 
@@ -83,11 +72,7 @@ struct Report(Vec<Problem>);
 
 impl Report {
     fn add(&mut self, path: &str, line: usize, message: impl Into<String>) {
-        self.0.push(Problem {
-            path: path.to_owned(),
-            line,
-            message: message.into(),
-        });
+        self.0.push(Problem { path: path.to_owned(), line, message: message.into() });
     }
 }
 
@@ -95,9 +80,7 @@ fn check_tree(tree: &Tree, exceptions: &Exceptions) -> Vec<Problem> {
     let mut report = Report::default();
     for (path, bytes) in tree {
         check_size(path, bytes, exceptions, &mut report);
-        let must_be_text = [".rs", ".toml", ".md"]
-            .iter()
-            .any(|end| path.ends_with(end));
+        let must_be_text = [".rs", ".toml", ".md"].iter().any(|end| path.ends_with(end));
         match std::str::from_utf8(bytes) {
             Err(_) if must_be_text => report.add(path, 1, "is not UTF-8"),
             Ok(text) if must_be_text || !bytes.contains(&0) => {
@@ -121,48 +104,33 @@ fn check_tree(tree: &Tree, exceptions: &Exceptions) -> Vec<Problem> {
 }
 
 fn is_listed(list: &[String], path: &str) -> bool {
-    list.iter()
-        .any(|entry| path == entry || (entry.ends_with('/') && path.starts_with(entry)))
+    list.iter().any(|entry| path == entry || (entry.ends_with('/') && path.starts_with(entry)))
 }
 
 fn check_size(path: &str, bytes: &[u8], exceptions: &Exceptions, report: &mut Report) {
     if bytes.len() <= FILE_BYTES {
         return;
     }
-    let image = [".png", ".jpg", ".gif", ".svg", ".webp"]
-        .iter()
-        .any(|end| path.ends_with(end));
+    let image = [".png", ".jpg", ".gif", ".svg", ".webp"].iter().any(|end| path.ends_with(end));
     if path.starts_with("docs/") && image && is_listed(&exceptions.large_images, path) {
         return;
     }
     let size = bytes.len() / 1024;
-    report.add(
-        path,
-        1,
-        format!("is {size} KiB; the limit is {} KiB", FILE_BYTES / 1024),
-    );
+    report.add(path, 1, format!("is {size} KiB; the limit is {} KiB", FILE_BYTES / 1024));
 }
 
 fn check_lines(path: &str, text: &str, exceptions: &Exceptions, report: &mut Report) {
     let exact = is_listed(&exceptions.exact_bytes, path);
     let paths_allowed = is_listed(&exceptions.absolute_paths, path);
-    let no_tabs = [".rs", ".toml", ".md"]
-        .iter()
-        .any(|end| path.ends_with(end));
-    let generated = LOCK_FILES
-        .iter()
-        .any(|name| path.rsplit('/').next() == Some(name));
+    let no_tabs = [".rs", ".toml", ".md"].iter().any(|end| path.ends_with(end));
+    let generated = LOCK_FILES.iter().any(|name| path.rsplit('/').next() == Some(name));
     let mut lines = 0;
     for (index, line) in text.split('\n').enumerate() {
         let number = index + 1;
         lines = number;
         if !exact {
             if line.ends_with('\r') {
-                report.add(
-                    path,
-                    number,
-                    "ends in a carriage return; use Unix line ends",
-                );
+                report.add(path, number, "ends in a carriage return; use Unix line ends");
             } else if line.trim_end() != line {
                 report.add(path, number, "trailing whitespace");
             }
@@ -174,24 +142,13 @@ fn check_lines(path: &str, text: &str, exceptions: &Exceptions, report: &mut Rep
             continue;
         }
         for word in WORDS.iter().filter(|word| contains_word(line, word)) {
-            report.add(
-                path,
-                number,
-                format!("contains {word}; finish it or write it elsewhere"),
-            );
+            report.add(path, number, format!("contains {word}; finish it or write it elsewhere"));
         }
         for mark in UNFINISHED.iter().filter(|mark| line.contains(**mark)) {
-            report.add(
-                path,
-                number,
-                format!("contains `{mark}`; finish it or remove it"),
-            );
+            report.add(path, number, format!("contains `{mark}`; finish it or remove it"));
         }
         if !paths_allowed {
-            for start in MACHINE_PATHS
-                .iter()
-                .filter(|start| contains_path(line, start))
-            {
+            for start in MACHINE_PATHS.iter().filter(|start| contains_path(line, start)) {
                 report.add(
                     path,
                     number,
@@ -215,9 +172,7 @@ fn contains_word(line: &str, word: &str) -> bool {
     let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
     line.match_indices(word).any(|(at, _)| {
         let before = line.get(..at).and_then(|text| text.chars().next_back());
-        let after = line
-            .get(at + word.len()..)
-            .and_then(|text| text.chars().next());
+        let after = line.get(at + word.len()..).and_then(|text| text.chars().next());
         !before.is_some_and(is_part) && !after.is_some_and(is_part)
     })
 }
@@ -266,11 +221,7 @@ fn check_links(path: &str, text: &str, tree: &Tree, report: &mut Report) {
             .split_once('#')
             .map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
         let file = file.split('?').next().unwrap_or_default();
-        let target = if file.is_empty() {
-            Some(path.to_owned())
-        } else {
-            resolve(path, file)
-        };
+        let target = if file.is_empty() { Some(path.to_owned()) } else { resolve(path, file) };
         let Some(target) = target else {
             report.add(path, line, format!("link to {link}: leaves the repository"));
             continue;
@@ -279,17 +230,9 @@ fn check_links(path: &str, text: &str, tree: &Tree, report: &mut Report) {
         let is_folder = target.is_empty() || tree.keys().any(|path| path.starts_with(&folder));
         let Some(found) = tree.get(&target) else {
             if !is_folder {
-                report.add(
-                    path,
-                    line,
-                    format!("link to {link}: {target} does not exist"),
-                );
+                report.add(path, line, format!("link to {link}: {target} does not exist"));
             } else if anchor.is_some() {
-                report.add(
-                    path,
-                    line,
-                    format!("link to {link}: a folder has no anchors"),
-                );
+                report.add(path, line, format!("link to {link}: a folder has no anchors"));
             }
             continue;
         };
@@ -297,11 +240,7 @@ fn check_links(path: &str, text: &str, tree: &Tree, report: &mut Report) {
             && target.ends_with(".md")
             && !markdown::anchors(&String::from_utf8_lossy(found)).contains(anchor)
         {
-            report.add(
-                path,
-                line,
-                format!("link to {link}: {target} has no heading #{anchor}"),
-            );
+            report.add(path, line, format!("link to {link}: {target} has no heading #{anchor}"));
         }
     }
 }
@@ -330,29 +269,19 @@ fn check_architecture(tree: &Tree, report: &mut Report) {
     let folders: Vec<&str> = tree
         .keys()
         .filter_map(|path| path.strip_suffix("/Cargo.toml"))
-        .filter(|folder| {
-            folder
-                .strip_prefix("crates/")
-                .is_some_and(|name| !name.contains('/'))
-        })
+        .filter(|folder| folder.strip_prefix("crates/").is_some_and(|name| !name.contains('/')))
         .collect();
     if folders.is_empty() {
         return;
     }
     let Some(text) = tree.get(ARCHITECTURE) else {
-        report.add(
-            ARCHITECTURE,
-            1,
-            "does not exist; it must name every folder below crates/",
-        );
+        report.add(ARCHITECTURE, 1, "does not exist; it must name every folder below crates/");
         return;
     };
     let text = String::from_utf8_lossy(text);
     for folder in folders {
         let named = text.match_indices(folder).any(|(at, _)| {
-            let after = text
-                .get(at + folder.len()..)
-                .and_then(|rest| rest.chars().next());
+            let after = text.get(at + folder.len()..).and_then(|rest| rest.chars().next());
             !after.is_some_and(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_'))
         });
         if !named {
@@ -365,10 +294,7 @@ fn check_example_tools(tree: &Tree, report: &mut Report) {
     let path = "examples/tools/README.md";
     let Some(readme) = tree.get(path) else { return };
     let readme = String::from_utf8_lossy(readme);
-    for name in tree
-        .keys()
-        .filter_map(|path| path.strip_prefix("examples/tools/"))
-    {
+    for name in tree.keys().filter_map(|path| path.strip_prefix("examples/tools/")) {
         let Some(stem) = name.strip_suffix(".clad.toml") else {
             continue;
         };
@@ -399,29 +325,17 @@ mod tests {
             .iter()
             .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
             .collect();
-        let problems: Vec<String> = check_tree(&tree, exceptions)
-            .iter()
-            .map(Problem::to_string)
-            .collect();
+        let problems: Vec<String> =
+            check_tree(&tree, exceptions).iter().map(Problem::to_string).collect();
         assert_eq!(problems.len(), expected.len(), "{problems:#?}");
         for (problem, start) in problems.iter().zip(expected) {
-            assert!(
-                problem.starts_with(start),
-                "{problem:?} should begin with {start:?}"
-            );
+            assert!(problem.starts_with(start), "{problem:?} should begin with {start:?}");
         }
     }
 
     #[test]
     fn clean_text_passes() {
-        check(
-            &[
-                ("a.rs", "fn a() {}\n"),
-                ("empty", ""),
-                ("b.md", "# B\n\nText.\n"),
-            ],
-            &[],
-        );
+        check(&[("a.rs", "fn a() {}\n"), ("empty", ""), ("b.md", "# B\n\nText.\n")], &[]);
     }
 
     #[test]
@@ -438,32 +352,20 @@ mod tests {
 
     #[test]
     fn exact_bytes_are_left_alone() {
-        let exceptions = Exceptions {
-            exact_bytes: vec!["fixtures/".to_owned()],
-            ..Exceptions::default()
-        };
-        check_with(
-            &exceptions,
-            &[("fixtures/a", "a "), ("b", "b")],
-            &["b:1: does not end"],
-        );
+        let exceptions =
+            Exceptions { exact_bytes: vec!["fixtures/".to_owned()], ..Exceptions::default() };
+        check_with(&exceptions, &[("fixtures/a", "a "), ("b", "b")], &["b:1: does not end"]);
     }
 
     #[test]
     fn leftovers_are_found() {
         for word in WORDS {
-            check(
-                &[("a.rs", &format!("// {word}: x\n"))],
-                &["a.rs:1: contains"],
-            );
+            check(&[("a.rs", &format!("// {word}: x\n"))], &["a.rs:1: contains"]);
             check(&[("a.rs", &format!("// a{word}b {word}_A\n"))], &[]);
             check(&[("x/Cargo.lock", &format!("{word}\n"))], &[]);
         }
         for mark in UNFINISHED {
-            check(
-                &[("a.rs", &format!("x\n    {mark}\n"))],
-                &["a.rs:2: contains"],
-            );
+            check(&[("a.rs", &format!("x\n    {mark}\n"))], &["a.rs:2: contains"]);
         }
     }
 
@@ -471,11 +373,8 @@ mod tests {
     fn paths_of_one_machine_are_found() {
         for start in FOUR {
             let names = format!("names a path below {start}");
-            for line in [
-                format!("{start}me"),
-                format!("\"{start}me\""),
-                format!("file://{start}"),
-            ] {
+            for line in [format!("{start}me"), format!("\"{start}me\""), format!("file://{start}")]
+            {
                 check(&[("a", &format!("{line}\n"))], &[&format!("a:1: {names}")]);
             }
             for line in [
@@ -485,10 +384,8 @@ mod tests {
             ] {
                 check(&[("a", &format!("{line}\n"))], &[]);
             }
-            let exceptions = Exceptions {
-                absolute_paths: vec!["a".to_owned()],
-                ..Exceptions::default()
-            };
+            let exceptions =
+                Exceptions { absolute_paths: vec!["a".to_owned()], ..Exceptions::default() };
             check_with(&exceptions, &[("a", &format!("{start}me\n"))], &[]);
         }
     }
@@ -507,10 +404,7 @@ mod tests {
     #[test]
     fn long_rust_files_are_split() {
         check(&[("a.rs", &"a\n".repeat(900))], &[]);
-        check(
-            &[("a.rs", &"a\n".repeat(901))],
-            &["a.rs:901: has 901 lines"],
-        );
+        check(&[("a.rs", &"a\n".repeat(901))], &["a.rs:901: has 901 lines"]);
         check(&[("a.md", &"a\n".repeat(901))], &[]);
     }
 
@@ -542,10 +436,7 @@ mod tests {
             "https://a.example/b",
             "mailto:a@b.example",
         ] {
-            check(
-                &[guide, ("README.md", &format!("# Title\n\n[a]({good})\n"))],
-                &[],
-            );
+            check(&[guide, ("README.md", &format!("# Title\n\n[a]({good})\n"))], &[]);
         }
         for (bad, problem) in [
             ("docs/gone.md", "docs/gone.md does not exist"),
@@ -555,18 +446,9 @@ mod tests {
             ("docs#first-steps", "a folder has no anchors"),
         ] {
             let expected = format!("README.md:3: link to {bad}: {problem}");
-            check(
-                &[guide, ("README.md", &format!("# Title\n\n[a]({bad})\n"))],
-                &[&expected],
-            );
+            check(&[guide, ("README.md", &format!("# Title\n\n[a]({bad})\n"))], &[&expected]);
         }
-        check(
-            &[
-                guide,
-                ("docs/b.md", "[a](guide.md) [b](../docs/guide.md)\n"),
-            ],
-            &[],
-        );
+        check(&[guide, ("docs/b.md", "[a](guide.md) [b](../docs/guide.md)\n")], &[]);
     }
 
     #[test]
@@ -582,16 +464,10 @@ mod tests {
 
     #[test]
     fn the_readme_of_the_examples_names_each_tool() {
-        let tools = [
-            ("examples/tools/whois.clad.toml", ""),
-            ("examples/tools/dig.clad.toml", ""),
-        ];
+        let tools = [("examples/tools/whois.clad.toml", ""), ("examples/tools/dig.clad.toml", "")];
         check(&tools, &[]);
         let mut with_readme = tools.to_vec();
         with_readme.push(("examples/tools/README.md", "`whois`, not dig\n"));
-        check(
-            &with_readme,
-            &["examples/tools/README.md:1: does not name dig.clad.toml"],
-        );
+        check(&with_readme, &["examples/tools/README.md:1: does not name dig.clad.toml"]);
     }
 }

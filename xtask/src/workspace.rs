@@ -16,21 +16,14 @@ pub(crate) fn root() -> PathBuf {
 /// What cargo knows of the workspace's own crates. Resolves nothing: needs no network and
 /// leaves Cargo.lock alone.
 pub(crate) fn metadata() -> Outcome<Metadata> {
-    MetadataCommand::new()
-        .manifest_path(root().join("Cargo.toml"))
-        .no_deps()
-        .exec()
-        .map_err(|error| {
-            format!("cannot read the workspace; does `cargo metadata` work?\n{error}").into()
-        })
+    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().map_err(
+        |error| format!("cannot read the workspace; does `cargo metadata` work?\n{error}").into(),
+    )
 }
 
 /// Whether the crate may be published: its Cargo.toml does not say `publish = false`.
 pub(crate) fn is_publishable(package: &Package) -> bool {
-    package
-        .publish
-        .as_ref()
-        .is_none_or(|registries| !registries.is_empty())
+    package.publish.as_ref().is_none_or(|registries| !registries.is_empty())
 }
 
 /// The files git tracks or would track, relative to the root, with `/` between folders,
@@ -46,21 +39,10 @@ pub(crate) fn files() -> Outcome<Vec<String>> {
     ]))
     .map_err(|error| format!("cannot list the files; run this in a git checkout\n{error}"))?;
     let mut files = Vec::new();
-    for name in listed
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        let name = std::str::from_utf8(name).map_err(|_| {
-            format!(
-                "a file name is not UTF-8: {}",
-                String::from_utf8_lossy(name)
-            )
-        })?;
-        if root
-            .join(name)
-            .symlink_metadata()
-            .is_ok_and(|found| found.is_file())
-        {
+    for name in listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let name = std::str::from_utf8(name)
+            .map_err(|_| format!("a file name is not UTF-8: {}", String::from_utf8_lossy(name)))?;
+        if root.join(name).symlink_metadata().is_ok_and(|found| found.is_file()) {
             files.push(name.to_owned());
         }
     }

@@ -51,12 +51,7 @@ pub enum CheckpointError {
 
 impl Checkpoint {
     fn text(&self) -> String {
-        format!(
-            "{}\n{}\n{}\n",
-            self.origin,
-            self.size,
-            STANDARD.encode(self.root)
-        )
+        format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root))
     }
 
     /// Writes and signs a checkpoint of the signer's log.
@@ -65,12 +60,7 @@ impl Checkpoint {
     /// When the signer cannot sign.
     pub fn sign(size: u64, root: Hash, signer: &dyn Signer) -> Result<String, SignError> {
         let key = signer.public();
-        let mut note = Self {
-            origin: key.name().to_owned(),
-            size,
-            root,
-        }
-        .text();
+        let mut note = Self { origin: key.name().to_owned(), size, root }.text();
         let signature = signer.sign(note.as_bytes())?;
         let mut line = [0u8; 68];
         let bytes = key.id().into_iter().chain(signature);
@@ -89,17 +79,12 @@ impl Checkpoint {
     /// # Errors
     /// When the note is malformed, of another log, or not signed by this key.
     pub fn open(note: &str, key: &PublicKey) -> Result<Self, CheckpointError> {
-        let (text, signatures) = note
-            .rsplit_once("\n\n")
-            .ok_or(CheckpointError::Form("no blank line"))?;
-        let signed = note
-            .get(..text.len() + 1)
-            .ok_or(CheckpointError::Form("no blank line"))?;
+        let (text, signatures) =
+            note.rsplit_once("\n\n").ok_or(CheckpointError::Form("no blank line"))?;
+        let signed = note.get(..text.len() + 1).ok_or(CheckpointError::Form("no blank line"))?;
         let checkpoint = Self::parse(text)?;
         if checkpoint.text() != signed {
-            return Err(CheckpointError::Form(
-                "not the one way to write these values",
-            ));
+            return Err(CheckpointError::Form("not the one way to write these values"));
         }
         if checkpoint.origin != key.name() {
             return Err(CheckpointError::Origin {
@@ -115,9 +100,7 @@ impl Checkpoint {
             let (name, bytes) = line
                 .strip_prefix("\u{2014} ")
                 .and_then(|line| line.split_once(' '))
-                .ok_or(CheckpointError::Form(
-                    "a line below the blank one is no signature",
-                ))?;
+                .ok_or(CheckpointError::Form("a line below the blank one is no signature"))?;
             let bytes = STANDARD
                 .decode(bytes)
                 .map_err(|_| CheckpointError::Form("a signature is not base64"))?;
@@ -135,11 +118,7 @@ impl Checkpoint {
             }
             seen = true;
         }
-        if seen {
-            Ok(checkpoint)
-        } else {
-            Err(CheckpointError::Unsigned(key.name().to_owned()))
-        }
+        if seen { Ok(checkpoint) } else { Err(CheckpointError::Unsigned(key.name().to_owned())) }
     }
 
     fn parse(text: &str) -> Result<Self, CheckpointError> {
@@ -149,18 +128,12 @@ impl Checkpoint {
         else {
             return Err(CheckpointError::Form("not three lines"));
         };
-        let size = size
-            .parse()
-            .map_err(|_| CheckpointError::Form("the size is no number"))?;
+        let size = size.parse().map_err(|_| CheckpointError::Form("the size is no number"))?;
         let root = STANDARD
             .decode(root)
             .ok()
             .and_then(|root| root.try_into().ok())
             .ok_or(CheckpointError::Form("the root is not 32 bytes of base64"))?;
-        Ok(Self {
-            origin: origin.to_owned(),
-            size,
-            root,
-        })
+        Ok(Self { origin: origin.to_owned(), size, root })
     }
 }

@@ -40,10 +40,7 @@ pub struct PublicKey {
 
 impl PublicKey {
     fn new(name: &str, key: VerifyingKey) -> Result<Self, KeyError> {
-        if name.is_empty()
-            || name
-                .chars()
-                .any(|c| c.is_whitespace() || c.is_control() || c == '+')
+        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
         {
             return Err(KeyError::Name);
         }
@@ -57,11 +54,7 @@ impl PublicKey {
             .finalize();
         let mut id = [0; 4];
         id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-        Ok(Self {
-            name: name.to_owned(),
-            id,
-            key,
-        })
+        Ok(Self { name: name.to_owned(), id, key })
     }
 
     /// Reads the text form.
@@ -109,9 +102,7 @@ impl PublicKey {
     /// small order verify nothing.
     #[must_use]
     pub fn verify(&self, text: &[u8], signature: &[u8; 64]) -> bool {
-        self.key
-            .verify_strict(text, &Signature::from_bytes(signature))
-            .is_ok()
+        self.key.verify_strict(text, &Signature::from_bytes(signature)).is_ok()
     }
 }
 
@@ -119,13 +110,7 @@ impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = vec![ED25519];
         bytes.extend_from_slice(self.key.as_bytes());
-        write!(
-            f,
-            "{}+{}+{}",
-            self.name,
-            self.id_hex(),
-            STANDARD.encode(bytes)
-        )
+        write!(f, "{}+{}+{}", self.name, self.id_hex(), STANDARD.encode(bytes))
     }
 }
 
@@ -179,10 +164,7 @@ impl LogKey {
     /// quotes the text.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         const FORM: &str = "PRIVATE+KEY+<name>+<id>+<base64 seed>";
-        let rest = text
-            .trim_end()
-            .strip_prefix("PRIVATE+KEY+")
-            .ok_or(KeyError::Form(FORM))?;
+        let rest = text.trim_end().strip_prefix("PRIVATE+KEY+").ok_or(KeyError::Form(FORM))?;
         let mut parts = rest.splitn(3, '+');
         let (Some(name), Some(id), Some(seed)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(KeyError::Form(FORM));
@@ -205,11 +187,7 @@ impl LogKey {
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([ED25519; 33]);
-        bytes
-            .iter_mut()
-            .skip(1)
-            .zip(self.key.as_bytes())
-            .for_each(|(to, from)| *to = *from);
+        bytes.iter_mut().skip(1).zip(self.key.as_bytes()).for_each(|(to, from)| *to = *from);
         let seed = Zeroizing::new(STANDARD.encode(bytes.as_ref()));
         Zeroizing::new(format!(
             "PRIVATE+KEY+{}+{}+{}\n",

@@ -50,13 +50,7 @@ impl Receipt {
     #[must_use]
     pub fn new(seq: u64, record: String, proof: &[Hash], checkpoint: String) -> Self {
         let inclusion_proof = proof.iter().map(|hash| STANDARD.encode(hash)).collect();
-        Self {
-            receipt_version: 1,
-            seq,
-            record,
-            inclusion_proof,
-            checkpoint,
-        }
+        Self { receipt_version: 1, seq, record, inclusion_proof, checkpoint }
     }
 
     /// Checks the receipt with the log's public key alone.
@@ -70,10 +64,7 @@ impl Receipt {
         let checkpoint = Checkpoint::open(&self.checkpoint, key)?;
         let mut path = Vec::with_capacity(self.inclusion_proof.len());
         for (i, hash) in self.inclusion_proof.iter().enumerate() {
-            let bytes = STANDARD
-                .decode(hash)
-                .ok()
-                .and_then(|bytes| Hash::try_from(bytes).ok());
+            let bytes = STANDARD.decode(hash).ok().and_then(|bytes| Hash::try_from(bytes).ok());
             path.push(bytes.ok_or(ReceiptError::Hash(i))?);
         }
         let leaf = leaf_hash(self.record.as_bytes());
@@ -83,10 +74,7 @@ impl Receipt {
         if included {
             Ok(checkpoint)
         } else {
-            Err(ReceiptError::NotIncluded {
-                seq: self.seq,
-                size: checkpoint.size,
-            })
+            Err(ReceiptError::NotIncluded { seq: self.seq, size: checkpoint.size })
         }
     }
 }

@@ -9,20 +9,13 @@ pub type Hash = [u8; 32];
 /// The leaf hash of a record's stored bytes.
 #[must_use]
 pub fn leaf_hash(record: &[u8]) -> Hash {
-    Sha256::new_with_prefix([0])
-        .chain_update(record)
-        .finalize()
-        .into()
+    Sha256::new_with_prefix([0]).chain_update(record).finalize().into()
 }
 
 /// The hash of two neighbouring subtrees.
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    Sha256::new_with_prefix([1])
-        .chain_update(left)
-        .chain_update(right)
-        .finalize()
-        .into()
+    Sha256::new_with_prefix([1]).chain_update(left).chain_update(right).finalize().into()
 }
 
 /// The root of the tree without leaves.
@@ -65,20 +58,14 @@ impl Frontier {
 
     /// Adds a leaf, and reports every complete subtree that this closes, the leaf first.
     pub fn push(&mut self, leaf: Hash, mut closed: impl FnMut(Place, Hash)) {
-        let mut place = Place {
-            level: 0,
-            index: self.size,
-        };
+        let mut place = Place { level: 0, index: self.size };
         let mut hash = leaf;
         closed(place, hash);
         while place.index & 1 == 1 {
             // INVARIANT: an odd index has its left neighbour among the peaks.
             let Some(left) = self.peaks.pop() else { break };
             hash = node_hash(&left, &hash);
-            place = Place {
-                level: place.level + 1,
-                index: place.index >> 1,
-            };
+            place = Place { level: place.level + 1, index: place.index >> 1 };
             closed(place, hash);
         }
         self.peaks.push(hash);
@@ -103,17 +90,11 @@ impl Frontier {
 
 /// The places of the complete subtrees of a tree of `size` leaves, the widest first.
 fn peaks(size: u64) -> impl Iterator<Item = Place> {
-    (0..64u8)
-        .rev()
-        .filter(move |level| size >> level & 1 == 1)
-        .map(move |level| {
-            // Everything wider than this peak lies to its left.
-            let wider = (size >> level) & !1;
-            Place {
-                level,
-                index: wider,
-            }
-        })
+    (0..64u8).rev().filter(move |level| size >> level & 1 == 1).map(move |level| {
+        // Everything wider than this peak lies to its left.
+        let wider = (size >> level) & !1;
+        Place { level, index: wider }
+    })
 }
 
 /// The hashes that lead from leaf `index` to the root over the first `size` leaves, the
@@ -186,16 +167,10 @@ fn range_root<E>(
     let n = to - from;
     if n.is_power_of_two() {
         let level = n.trailing_zeros() as u8;
-        return node(Place {
-            level,
-            index: from >> level,
-        });
+        return node(Place { level, index: from >> level });
     }
     let middle = from + split(n);
-    Ok(node_hash(
-        &range_root(from, middle, node)?,
-        &range_root(middle, to, node)?,
-    ))
+    Ok(node_hash(&range_root(from, middle, node)?, &range_root(middle, to, node)?))
 }
 
 #[cfg(test)]
@@ -223,11 +198,7 @@ mod tests {
         let mut nodes = HashMap::new();
         let mut frontier = Frontier::default();
         for size in 0..=leaves.len() {
-            assert_eq!(
-                frontier.root(),
-                defined_root(&leaves[..size]),
-                "size {size}"
-            );
+            assert_eq!(frontier.root(), defined_root(&leaves[..size]), "size {size}");
             let node = |place: Place| Ok::<_, Infallible>(nodes[&place]);
             assert_eq!(Frontier::load(size as u64, node).unwrap(), frontier);
             let size = size as u64;
@@ -236,13 +207,7 @@ mod tests {
                 let (leaf, root) = (leaves[index as usize], frontier.root());
                 assert!(verify_inclusion(index, size, leaf, &path, &root));
                 assert!(!verify_inclusion(index ^ 1, size, leaf, &path, &root) || size == 1);
-                assert!(!verify_inclusion(
-                    index,
-                    size,
-                    leaf_hash(b"other"),
-                    &path,
-                    &root
-                ));
+                assert!(!verify_inclusion(index, size, leaf_hash(b"other"), &path, &root));
                 if !path.is_empty() {
                     assert!(!verify_inclusion(index, size, leaf, &path[1..], &root));
                 }
@@ -251,9 +216,7 @@ mod tests {
             }
             assert_eq!(inclusion_proof(size, size, node).unwrap(), None);
             if let Some(leaf) = leaves.get(size as usize) {
-                frontier.push(*leaf, |place, hash| {
-                    assert!(nodes.insert(place, hash).is_none())
-                });
+                frontier.push(*leaf, |place, hash| assert!(nodes.insert(place, hash).is_none()));
             }
         }
     }

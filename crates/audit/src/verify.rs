@@ -115,12 +115,7 @@ impl<'k> Verifier<'k> {
         self.finding_count += 1;
         if self.findings.len() < MAX_FINDINGS {
             let record_id = record_id.map(str::to_owned);
-            self.findings.push(Finding {
-                rule,
-                seq,
-                record_id,
-                detail,
-            });
+            self.findings.push(Finding { rule, seq, record_id, detail });
         }
     }
 
@@ -133,10 +128,7 @@ impl<'k> Verifier<'k> {
                 Rule::RecordMissing,
                 expected,
                 None,
-                format!(
-                    "record {expected} is missing, the next one is {}",
-                    record.seq
-                ),
+                format!("record {expected} is missing, the next one is {}", record.seq),
             );
         }
         let found = leaf_hash(record.bytes);
@@ -148,11 +140,7 @@ impl<'k> Verifier<'k> {
                 Rule::RecordChanged,
                 record.seq,
                 id,
-                format!(
-                    "leaf hash {} was signed, the bytes give {}",
-                    hex(&leaf),
-                    hex(&found)
-                ),
+                format!("leaf hash {} was signed, the bytes give {}", hex(&leaf), hex(&found)),
             );
         }
         self.frontier.push(leaf, |_, _| ());

@@ -32,10 +32,7 @@ fn a_foreign_implementation_accepts_our_note_and_refuses_every_changed_byte() {
             continue;
         };
         assert!(!foreign_accepts(&changed, key.public()), "byte {at}");
-        assert!(
-            Checkpoint::open(&changed, key.public()).is_err(),
-            "byte {at}"
-        );
+        assert!(Checkpoint::open(&changed, key.public()).is_err(), "byte {at}");
     }
 }
 
@@ -46,12 +43,7 @@ fn keys_round_trip_and_refuse_damage() {
     assert_eq!(LogKey::parse(&text).unwrap().public(), key.public());
     let public = key.public().to_string();
     assert_eq!(&PublicKey::parse(&public).unwrap(), key.public());
-    for bad in [
-        "",
-        "a+b",
-        "name with space+00000000+AQ==",
-        &public.replace("log", "lag"),
-    ] {
+    for bad in ["", "a+b", "name with space+00000000+AQ==", &public.replace("log", "lag")] {
         assert!(PublicKey::parse(bad).is_err(), "{bad}");
         assert!(LogKey::parse(bad).is_err(), "{bad}");
     }
@@ -84,48 +76,12 @@ fn a_receipt_proves_its_record_and_no_other() {
     let receipt = Receipt::new(2, "{\"second\":2}".into(), &[first], note);
     assert_eq!(receipt.verify(key.public()).unwrap().size, 2);
     for (bad, why) in [
-        (
-            Receipt {
-                seq: 1,
-                ..receipt.clone()
-            },
-            "another place",
-        ),
-        (
-            Receipt {
-                seq: 0,
-                ..receipt.clone()
-            },
-            "no place",
-        ),
-        (
-            Receipt {
-                record: "{\"second\":3}".into(),
-                ..receipt.clone()
-            },
-            "another record",
-        ),
-        (
-            Receipt {
-                inclusion_proof: vec![],
-                ..receipt.clone()
-            },
-            "no path",
-        ),
-        (
-            Receipt {
-                receipt_version: 2,
-                ..receipt.clone()
-            },
-            "a later version",
-        ),
-        (
-            Receipt {
-                inclusion_proof: vec!["AA==".into()],
-                ..receipt.clone()
-            },
-            "a short hash",
-        ),
+        (Receipt { seq: 1, ..receipt.clone() }, "another place"),
+        (Receipt { seq: 0, ..receipt.clone() }, "no place"),
+        (Receipt { record: "{\"second\":3}".into(), ..receipt.clone() }, "another record"),
+        (Receipt { inclusion_proof: vec![], ..receipt.clone() }, "no path"),
+        (Receipt { receipt_version: 2, ..receipt.clone() }, "a later version"),
+        (Receipt { inclusion_proof: vec!["AA==".into()], ..receipt.clone() }, "a short hash"),
     ] {
         assert!(bad.verify(key.public()).is_err(), "{why}");
     }
@@ -148,12 +104,7 @@ fn the_verifier_names_the_record_that_changed() {
         for (i, bytes) in bodies.iter().enumerate().filter(|(i, _)| *i != skip) {
             let leaf = with_leaves.then(|| leaves[i]);
             let seq = i as u64 + 1;
-            verifier.record(StoredRecord {
-                seq,
-                record_id: &format!("r{seq}"),
-                bytes,
-                leaf,
-            });
+            verifier.record(StoredRecord { seq, record_id: &format!("r{seq}"), bytes, leaf });
         }
         verifier.checkpoint(5, &note);
         verifier.finish()
@@ -166,17 +117,9 @@ fn the_verifier_names_the_record_that_changed() {
     assert_eq!(report.findings.len(), 1);
     assert_eq!(report.findings[0].rule, Rule::RecordChanged);
     assert_eq!(report.findings[0].record_id.as_deref(), Some("r3"));
-    assert_eq!(
-        run(&changed, false, 99).findings[0].rule,
-        Rule::RootMismatch
-    );
+    assert_eq!(run(&changed, false, 99).findings[0].rule, Rule::RootMismatch);
     assert_eq!(run(&bodies, true, 1).findings[0].rule, Rule::RecordMissing);
     let mut verifier = Verifier::new(key.public());
-    verifier.record(StoredRecord {
-        seq: 1,
-        record_id: "r1",
-        bytes: b"{}",
-        leaf: None,
-    });
+    verifier.record(StoredRecord { seq: 1, record_id: "r1", bytes: b"{}", leaf: None });
     assert_eq!(verifier.finish().findings[0].rule, Rule::NotCovered);
 }

@@ -108,10 +108,7 @@ impl ApprovalRequest {
     pub fn validate(&self) -> Result<(), ApprovalRequestError> {
         for (field, empty) in [
             ("canonical_tool_name", self.canonical_tool_name.is_empty()),
-            (
-                "redacted_args_summary",
-                self.redacted_args_summary.is_empty(),
-            ),
+            ("redacted_args_summary", self.redacted_args_summary.is_empty()),
             ("policy_refs", self.policy_refs.is_empty()),
             ("allowed_decisions", self.allowed_decisions.is_empty()),
         ] {

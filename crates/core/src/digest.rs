@@ -89,14 +89,7 @@ mod tests {
         let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of("abc").to_string(), abc);
         assert_eq!(Digest::parse(abc), Ok(Digest::of("abc")));
-        for bad in [
-            "",
-            "sha256:",
-            &abc[7..],
-            &abc.to_uppercase(),
-            &abc[..70],
-            &format!("{abc}0"),
-        ] {
+        for bad in ["", "sha256:", &abc[7..], &abc.to_uppercase(), &abc[..70], &format!("{abc}0")] {
             assert_eq!(Digest::parse(bad), Err(DigestError), "{bad}");
         }
         assert_eq!(Digest::of("abc").short(), "ba7816bf");

@@ -64,32 +64,17 @@ pub struct HookRecord {
 #[allow(missing_docs)]
 pub enum HookRecordPayload {
     /// It was taken into a set.
-    Registered {
-        spec_hash: Digest,
-        executor_ref: HookExecutorRef,
-        policy_ref: PolicyRef,
-    },
+    Registered { spec_hash: Digest, executor_ref: HookExecutorRef, policy_ref: PolicyRef },
     /// It was called.
     InvocationStarted { invocation_id: String },
     /// It answered in time.
-    Completed {
-        invocation_id: String,
-        elapsed_ms: u64,
-    },
+    Completed { invocation_id: String, elapsed_ms: u64 },
     /// Its deadline came first.
-    TimedOut {
-        invocation_id: String,
-        elapsed_ms: u64,
-        failure_policy: String,
-    },
+    TimedOut { invocation_id: String, elapsed_ms: u64, failure_policy: String },
     /// It was called off.
     Cancelled { invocation_id: String },
     /// It broke.
-    Failed {
-        invocation_id: String,
-        failure_policy: String,
-        redacted_summary: String,
-    },
+    Failed { invocation_id: String, failure_policy: String, redacted_summary: String },
     /// Its answer was judged.
     ResponseDecision {
         invocation_id: String,

@@ -40,10 +40,7 @@ fn check(kind: &'static str, text: &str) -> Result<(), IdError> {
         return Err(IdError::Empty { kind });
     }
     if text.len() > MAX_LEN {
-        return Err(IdError::TooLong {
-            kind,
-            len: text.len(),
-        });
+        return Err(IdError::TooLong { kind, len: text.len() });
     }
     match text.char_indices().find(|(_, c)| c.is_control()) {
         Some((at, _)) => Err(IdError::Control { kind, at }),

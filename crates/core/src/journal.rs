@@ -151,10 +151,7 @@ impl JournalRecord {
     /// The value of a correlation key.
     #[must_use]
     pub fn correlation(&self, key: &str) -> Option<&str> {
-        self.correlation_keys
-            .iter()
-            .find(|e| e.key == key)
-            .map(|e| e.value.as_str())
+        self.correlation_keys.iter().find(|e| e.key == key).map(|e| e.value.as_str())
     }
 }
 
@@ -311,11 +308,7 @@ impl JournalDraft {
     /// Takes everything of the record but its sequence number and schema version.
     #[must_use]
     pub fn new(record: JournalRecord) -> Self {
-        Self(JournalRecord {
-            journal_schema_version: SCHEMA_VERSION,
-            journal_seq: 0,
-            ..record
-        })
+        Self(JournalRecord { journal_schema_version: SCHEMA_VERSION, journal_seq: 0, ..record })
     }
 
     /// The record, with sequence number 0.
@@ -331,17 +324,12 @@ impl JournalDraft {
     pub fn encode(&self) -> Result<EncodedDraft, EncodeError> {
         let record_id = &self.0.record_id;
         let mut bytes = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut bytes, &self.0).map_err(|source| EncodeError::Json {
-            record_id: record_id.clone(),
-            source,
-        })?;
+        serde_json::to_writer(&mut bytes, &self.0)
+            .map_err(|source| EncodeError::Json { record_id: record_id.clone(), source })?;
         let tail = bytes.split_off((SEQ_PLACE.len() + 1).min(bytes.len()));
         let len = SEQ_PLACE.len() + SEQ_MAX_LEN + tail.len();
         if len > MAX_RECORD_LEN {
-            return Err(EncodeError::TooLong {
-                record_id: record_id.clone(),
-                len,
-            });
+            return Err(EncodeError::TooLong { record_id: record_id.clone(), len });
         }
         Ok(EncodedDraft {
             record_id: record_id.clone(),

@@ -227,13 +227,7 @@ impl EntityRef {
     /// A reference with the contract's default privacy.
     #[must_use]
     pub fn new(kind: EntityKind, id: RefId) -> Self {
-        Self {
-            kind,
-            id,
-            source: None,
-            privacy: PrivacyClass::default(),
-            redacted_summary: None,
-        }
+        Self { kind, id, source: None, privacy: PrivacyClass::default(), redacted_summary: None }
     }
 }
 

@@ -13,10 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 fn fixture(name: &str) -> String {
-    let path = format!(
-        "{}/../../fixtures/records/v1/{name}",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/../../fixtures/records/v1/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 

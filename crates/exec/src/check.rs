@@ -46,13 +46,9 @@ fn executable(path: &Path) -> Result<PathBuf, String> {
     let mut head = Vec::new();
     // What we may execute but not read, a shell could not read either.
     if let Ok(file) = File::open(path) {
-        file.take(4)
-            .read_to_end(&mut head)
-            .map_err(|error| fail(&error))?;
+        file.take(4).read_to_end(&mut head).map_err(|error| fail(&error))?;
         if !head.starts_with(b"\x7fELF") && !head.starts_with(b"#!") {
-            return Err(fail(
-                &"neither a binary nor a script with an interpreter line",
-            ));
+            return Err(fail(&"neither a binary nor a script with an interpreter line"));
         }
     }
     Ok(path.to_owned())
@@ -93,11 +89,7 @@ fn beneath(root: &OwnedFd, path: &str, open: Open) -> Result<(), Errno> {
     // From the whole path up to its deepest directory that exists.
     let mut missing = None;
     for prefix in path.ancestors() {
-        let prefix = if prefix.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            prefix
-        };
+        let prefix = if prefix.as_os_str().is_empty() { Path::new(".") } else { prefix };
         match open(root, prefix) {
             Ok(found) => {
                 return match missing {
@@ -206,21 +198,9 @@ mod tests {
             ("/etc/passwd", false, false),
             ("nul\0", false, false),
         ] {
-            assert_eq!(
-                beneath(&fd, path, open_resolved).is_ok(),
-                resolved,
-                "resolved {path:?}"
-            );
-            assert_eq!(
-                beneath(&fd, path, open_walked).is_ok(),
-                walked,
-                "walked {path:?}"
-            );
-            assert_eq!(
-                paths(&root, &[path.to_owned()]).is_ok(),
-                resolved,
-                "{path:?}"
-            );
+            assert_eq!(beneath(&fd, path, open_resolved).is_ok(), resolved, "resolved {path:?}");
+            assert_eq!(beneath(&fd, path, open_walked).is_ok(), walked, "walked {path:?}");
+            assert_eq!(paths(&root, &[path.to_owned()]).is_ok(), resolved, "{path:?}");
         }
     }
 
@@ -237,11 +217,7 @@ mod tests {
             fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
         }
         fs::create_dir(at("directory")).unwrap();
-        let search = [
-            PathBuf::from("."),
-            PathBuf::from("/nonexistent"),
-            dir.path().to_owned(),
-        ];
+        let search = [PathBuf::from("."), PathBuf::from("/nonexistent"), dir.path().to_owned()];
         let find = |name: &str| program(name, dir.path(), &search);
         assert_eq!(find("tool"), Ok(at("tool")));
         assert_eq!(find("./tool"), Ok(at("./tool")));
@@ -256,10 +232,7 @@ mod tests {
             ("to\0ol", "not found"),
         ] {
             let found = find(name);
-            assert!(
-                found.as_ref().is_err_and(|text| text.contains(reason)),
-                "{name}: {found:?}"
-            );
+            assert!(found.as_ref().is_err_and(|text| text.contains(reason)), "{name}: {found:?}");
         }
         assert!(program("tool", dir.path(), &[PathBuf::from(".")]).is_err());
     }

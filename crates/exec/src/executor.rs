@@ -47,10 +47,7 @@ impl fmt::Debug for ProcessConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessConfig")
             .field("root", &self.root)
-            .field(
-                "env",
-                &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            )
+            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("path", &self.path)
             .field("supervisor", &self.supervisor)
             .finish()
@@ -70,10 +67,7 @@ impl SupervisorCommand {
     /// `program`, with [`supervise::ARG`] as its first argument.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            args: vec![supervise::ARG.to_owned()],
-        }
+        Self { program: program.into(), args: vec![supervise::ARG.to_owned()] }
     }
 
     /// The running binary, also after its file was replaced: both ends of the socket are of one
@@ -109,9 +103,7 @@ impl ProcessExecutor {
     /// Checks nothing: what is missing shows as [`ExecutionStatus::NotStarted`].
     #[must_use]
     pub fn new(config: ProcessConfig) -> Self {
-        Self {
-            config: Arc::new(config),
-        }
+        Self { config: Arc::new(config) }
     }
 }
 
@@ -122,19 +114,12 @@ impl ToolExecutor for ProcessExecutor {
         // Dropped with this future; the task sees it and cleans up.
         let (_alive, cancelled) = oneshot::channel();
         let Plan::Command(plan) = run.plan;
-        let task = Run {
-            config: Arc::clone(&self.config),
-            plan,
-            limits: run.limits,
-            started,
-        };
-        tokio::spawn(task.run(cancelled))
-            .await
-            .unwrap_or_else(|error| {
-                tracing::error!(%error, "the task of a run failed");
-                let reason = format!("the task of the run failed: {error}");
-                Captured::new(0).execution(ExecutionStatus::Unknown(reason), Vec::new(), started)
-            })
+        let task = Run { config: Arc::clone(&self.config), plan, limits: run.limits, started };
+        tokio::spawn(task.run(cancelled)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the task of a run failed");
+            let reason = format!("the task of the run failed: {error}");
+            Captured::new(0).execution(ExecutionStatus::Unknown(reason), Vec::new(), started)
+        })
     }
 }
 
@@ -202,11 +187,7 @@ impl Run {
             if timed_out {
                 answered = timeout(KILL_GRACE, &mut ended).await.ok();
             }
-            if answered
-                .as_deref()
-                .and_then(|text| supervise::parse(text).1)
-                .is_none()
-            {
+            if answered.as_deref().and_then(|text| supervise::parse(text).1).is_none() {
                 // Nobody cleaned up.
                 kill_stuck(&mut child).await;
             }
@@ -267,6 +248,9 @@ impl Run {
 
 fn checked(config: &ProcessConfig, plan: &CommandPlan) -> Result<PathBuf, String> {
     let name = plan.argv.first().ok_or("the plan has no program")?;
+    if !config.root.is_absolute() {
+        return Err(format!("root {} is not absolute", config.root.display()));
+    }
     check::paths(&config.root, &plan.paths)?;
     check::program(name, &config.root, &config.path)
 }
@@ -298,12 +282,7 @@ struct Captured {
 
 impl Captured {
     fn new(max: u64) -> Self {
-        Self {
-            kept: Vec::new(),
-            max,
-            len: 0,
-            hash: Sha256::new(),
-        }
+        Self { kept: Vec::new(), max, len: 0, hash: Sha256::new() }
     }
 
     /// Reads to the end. Can be dropped at any time: what was read by then is in `self`.
@@ -315,8 +294,7 @@ impl Captured {
             let bytes = buffer.get(..count).unwrap_or_default();
             self.hash.update(bytes);
             let room = usize::try_from(self.max).unwrap_or(usize::MAX) - self.kept.len();
-            self.kept
-                .extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+            self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
             self.len += count as u64;
         }
     }

@@ -5,9 +5,9 @@
 //! the limits to itself and becomes the tool: so no limit ever weakens the supervisor, and none
 //! is late for the tool. Working directory and environment pass through both unchanged.
 //!
-//! The supervisor answers on the socket with `started`, before the tool exists, and one
-//! [`Ending`] when nothing of the tool is left. Both ends are always of the same build, so this
-//! is not a contract.
+//! The supervisor answers on the socket with `started`, before the tool exists, and one line
+//! more when nothing of the tool is left. The two ends must be of one build: this is not a
+//! contract.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -53,11 +53,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let role = args.next();
     let args: Vec<OsString> = args.collect();
-    let Ok(socket) = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(UnixStream::from)
-    else {
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
         return ExitCode::from(2);
     };
     match role.as_deref().and_then(OsStr::to_str) {
@@ -95,10 +91,7 @@ impl fmt::Display for Ending {
 pub(crate) fn parse(text: &[u8]) -> (bool, Option<Ending>) {
     let text = &*String::from_utf8_lossy(text);
     let rest = text.strip_prefix("started\n");
-    let line = rest
-        .unwrap_or(text)
-        .strip_suffix('\n')
-        .and_then(|line| line.split_once(' '));
+    let line = rest.unwrap_or(text).strip_suffix('\n').and_then(|line| line.split_once(' '));
     let ending = line.and_then(|(kind, value)| match kind {
         "exited" => value.parse().ok().map(Ending::Exited),
         "signalled" => value.parse().ok().map(Ending::Signalled),
@@ -110,13 +103,8 @@ pub(crate) fn parse(text: &[u8]) -> (bool, Option<Ending>) {
     (rest.is_some(), ending)
 }
 
-const RESOURCES: [Resource; 5] = [
-    Resource::Nofile,
-    Resource::Fsize,
-    Resource::Cpu,
-    Resource::Nproc,
-    Resource::As,
-];
+const RESOURCES: [Resource; 5] =
+    [Resource::Nofile, Resource::Fsize, Resource::Cpu, Resource::Nproc, Resource::As];
 
 /// The limits as one argument, in the order of [`RESOURCES`]: `64,-,10,-,-`.
 pub(crate) fn limits_arg(limits: &RunLimits) -> String {
@@ -142,24 +130,12 @@ fn limits_apply(arg: &str) -> Result<(), String> {
     for resource in RESOURCES {
         let limit = match values.next() {
             Some("-") => continue,
-            Some(text) => text
-                .parse::<u64>()
-                .map_err(|_| format!("bad limits {arg}"))?,
+            Some(text) => text.parse::<u64>().map_err(|_| format!("bad limits {arg}"))?,
             None => return Err(format!("bad limits {arg}")),
         };
-        let limit = Some(
-            getrlimit(resource)
-                .maximum
-                .map_or(limit, |hard| hard.min(limit)),
-        );
-        setrlimit(
-            resource,
-            Rlimit {
-                current: limit,
-                maximum: limit,
-            },
-        )
-        .map_err(|error| format!("{resource:?} cannot be limited: {error}"))?;
+        let limit = Some(getrlimit(resource).maximum.map_or(limit, |hard| hard.min(limit)));
+        setrlimit(resource, Rlimit { current: limit, maximum: limit })
+            .map_err(|error| format!("{resource:?} cannot be limited: {error}"))?;
     }
     Ok(())
 }
@@ -173,9 +149,8 @@ fn run(mut socket: UnixStream, args: &[OsString]) -> ExitCode {
             // Only a launcher that failed to become the tool has something to report, and it
             // wrote before it ended.
             let mut reason = String::new();
-            let read = report
-                .set_nonblocking(true)
-                .and_then(|()| report.read_to_string(&mut reason));
+            let read =
+                report.set_nonblocking(true).and_then(|()| report.read_to_string(&mut reason));
             match read {
                 Ok(1..) => Ending::NotStarted(reason),
                 _ => ending,
@@ -202,9 +177,7 @@ fn start(socket: &mut UnixStream, args: &[OsString]) -> Result<(Pid, UnixStream)
         .map_err(|error| format!("processes cannot be watched: {error}"))?;
     std::fs::metadata("/proc/self/stat").map_err(context("no /proc"))?;
     let (report, theirs) = UnixStream::pair().map_err(context("no socket"))?;
-    socket
-        .write_all(b"started\n")
-        .map_err(context("the executor is gone"))?;
+    socket.write_all(b"started\n").map_err(context("the executor is gone"))?;
     let launcher = Command::new("/proc/self/exe")
         .args([ARG, "launch", &getpid().to_string()])
         .args(args)
@@ -223,22 +196,14 @@ fn watch(socket: &UnixStream, tool: Pid) -> Ending {
         Err(error) => return Ending::Lost(format!("no handle of the process: {error}")),
     };
     // Now and then it also buries what the tool orphaned.
-    let tick = Timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    };
+    let tick = Timespec { tv_sec: 1, tv_nsec: 0 };
     loop {
-        let mut polled = [
-            PollFd::new(socket, PollFlags::IN),
-            PollFd::new(&handle, PollFlags::IN),
-        ];
+        let mut polled = [PollFd::new(socket, PollFlags::IN), PollFd::new(&handle, PollFlags::IN)];
         match poll(&mut polled, Some(&tick)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Ending::Lost(format!("the process cannot be watched: {error}")),
         }
-        let closed = polled
-            .first()
-            .is_some_and(|socket| !socket.revents().is_empty());
+        let closed = polled.first().is_some_and(|socket| !socket.revents().is_empty());
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == tool {
                 return ending(status);
@@ -321,10 +286,7 @@ mod tests {
             Ending::NotStarted("no such file".to_owned()),
             Ending::Lost(String::new()),
         ] {
-            assert_eq!(
-                parse(format!("started\n{ending}\n").as_bytes()),
-                (true, Some(ending))
-            );
+            assert_eq!(parse(format!("started\n{ending}\n").as_bytes()), (true, Some(ending)));
         }
     }
 

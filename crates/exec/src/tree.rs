@@ -36,11 +36,7 @@ pub(crate) fn kill_below(root: i32) -> usize {
     let mut stats = HashMap::new();
     let mut found = vec![root];
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         let Some(stat) = stat(pid) else { continue };

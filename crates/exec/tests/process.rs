@@ -27,27 +27,15 @@ fn config(root: &Path) -> ProcessConfig {
 
 fn command(argv: &[&str], limits: RunLimits) -> ToolRun {
     let argv = argv.iter().map(|&arg| arg.to_owned()).collect();
-    ToolRun {
-        plan: Plan::Command(CommandPlan {
-            argv,
-            paths: Vec::new(),
-        }),
-        limits,
-    }
+    ToolRun { plan: Plan::Command(CommandPlan { argv, paths: Vec::new() }), limits }
 }
 
 fn long() -> RunLimits {
-    RunLimits {
-        timeout: LONG,
-        ..RunLimits::default()
-    }
+    RunLimits { timeout: LONG, ..RunLimits::default() }
 }
 
 fn short() -> RunLimits {
-    RunLimits {
-        timeout: Duration::from_millis(700),
-        ..RunLimits::default()
-    }
+    RunLimits { timeout: Duration::from_millis(700), ..RunLimits::default() }
 }
 
 struct Bench {
@@ -87,11 +75,7 @@ impl Bench {
 }
 
 fn pid(file: &Path) -> Option<u32> {
-    fs::read_to_string(file)
-        .ok()?
-        .strip_suffix('\n')?
-        .parse()
-        .ok()
+    fs::read_to_string(file).ok()?.strip_suffix('\n')?.parse().ok()
 }
 
 /// Whether the process exists and is no zombie.
@@ -114,9 +98,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[track_caller]
 fn not_started(execution: &Execution, reason: &str) {
-    let ExecutionStatus::NotStarted(text) = &execution.status else {
-        panic!("{execution:?}")
-    };
+    let ExecutionStatus::NotStarted(text) = &execution.status else { panic!("{execution:?}") };
     assert!(text.contains(reason), "{text}");
 }
 
@@ -139,16 +121,11 @@ async fn the_end_of_a_program_is_reported() {
 #[tokio::test]
 async fn output_is_kept_as_bytes() {
     let bench = Bench::new();
-    let run = bench
-        .sh(r"printf 'a\377\000\r\nb'; printf 'e\376' >&2", long())
-        .await;
+    let run = bench.sh(r"printf 'a\377\000\r\nb'; printf 'e\376' >&2", long()).await;
     assert_eq!(run.status, ExecutionStatus::Exited(0));
     assert_eq!(run.stdout, b"a\xff\x00\r\nb");
     assert_eq!(run.stdout_len, 6);
-    assert_eq!(
-        run.stdout_sha256,
-        <[u8; 32]>::from(Sha256::digest(b"a\xff\x00\r\nb"))
-    );
+    assert_eq!(run.stdout_sha256, <[u8; 32]>::from(Sha256::digest(b"a\xff\x00\r\nb")));
     assert_eq!(run.stderr, b"e\xfe");
     assert!(!run.truncated());
 }
@@ -156,29 +133,17 @@ async fn output_is_kept_as_bytes() {
 #[tokio::test]
 async fn arguments_arrive_as_they_are() {
     let bench = Bench::new();
-    let args = [
-        "", "a b", "$(id)", "`id`", "*", "--", "-n", "';\"", "\n", "é",
-    ];
-    let run = bench
-        .run(&[&["printf", "[%s]"][..], &args].concat(), long())
-        .await;
-    assert_eq!(
-        text(&run.stdout),
-        args.map(|arg| format!("[{arg}]")).concat()
-    );
+    let args = ["", "a b", "$(id)", "`id`", "*", "--", "-n", "';\"", "\n", "é"];
+    let run = bench.run(&[&["printf", "[%s]"][..], &args].concat(), long()).await;
+    assert_eq!(text(&run.stdout), args.map(|arg| format!("[{arg}]")).concat());
 }
 
 #[tokio::test]
 async fn what_exceeds_the_limit_is_hashed_and_dropped() {
     const LEN: u64 = 100_000_000;
     let bench = Bench::new();
-    let limits = RunLimits {
-        output_max_bytes: 1000,
-        ..long()
-    };
-    let run = bench
-        .run(&["head", "-c", &LEN.to_string(), "/dev/zero"], limits)
-        .await;
+    let limits = RunLimits { output_max_bytes: 1000, ..long() };
+    let run = bench.run(&["head", "-c", &LEN.to_string(), "/dev/zero"], limits).await;
     assert_eq!(run.status, ExecutionStatus::Exited(0));
     assert_eq!(run.stdout, [0; 1000]);
     assert_eq!(run.stdout_len, LEN);
@@ -187,10 +152,7 @@ async fn what_exceeds_the_limit_is_hashed_and_dropped() {
     (0..LEN / 1_000_000).for_each(|_| hash.update(vec![0; 1_000_000]));
     assert_eq!(run.stdout_sha256, <[u8; 32]>::from(hash.finalize()));
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak < 80_000, "{peak} kB");
 }
@@ -199,10 +161,7 @@ async fn what_exceeds_the_limit_is_hashed_and_dropped() {
 async fn output_at_the_limit_is_whole() {
     let bench = Bench::new();
     for (max, kept) in [(0, ""), (4, "1234"), (5, "12345"), (6, "12345")] {
-        let limits = RunLimits {
-            output_max_bytes: max,
-            ..long()
-        };
+        let limits = RunLimits { output_max_bytes: max, ..long() };
         let run = bench.run(&["printf", "12345"], limits).await;
         assert_eq!((text(&run.stdout), run.truncated()), (kept, max < 5));
     }
@@ -211,13 +170,8 @@ async fn output_at_the_limit_is_whole() {
 #[tokio::test]
 async fn errors_beyond_64_kib_are_drained() {
     let bench = Bench::new();
-    let run = bench
-        .sh("head -c 3000000 /dev/zero >&2; echo end", long())
-        .await;
-    assert_eq!(
-        (run.status, run.stdout),
-        (ExecutionStatus::Exited(0), b"end\n".to_vec())
-    );
+    let run = bench.sh("head -c 3000000 /dev/zero >&2; echo end", long()).await;
+    assert_eq!((run.status, run.stdout), (ExecutionStatus::Exited(0), b"end\n".to_vec()));
     assert_eq!(run.stderr.len(), 64 << 10);
 }
 
@@ -227,17 +181,10 @@ async fn the_environment_is_what_was_given() {
     let bench = Bench::new();
     assert_eq!(text(&bench.run(&["env"], long()).await.stdout), "");
     let env = [("LANG", "C"), ("EMPTY", ""), ("TOKEN", "a=b c")];
-    let env: Vec<_> = env
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-    let config = ProcessConfig {
-        env,
-        ..config(root.path())
-    };
+    let env: Vec<_> = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let config = ProcessConfig { env, ..config(root.path()) };
     assert!(!format!("{config:?}").contains("a=b"));
-    let run = ProcessExecutor::new(config)
-        .run(command(&["env"], long()))
-        .await;
+    let run = ProcessExecutor::new(config).run(command(&["env"], long())).await;
     let mut lines: Vec<_> = text(&run.stdout).lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["EMPTY=", "LANG=C", "TOKEN=a=b c"]);
@@ -246,31 +193,18 @@ async fn the_environment_is_what_was_given() {
 #[tokio::test]
 async fn the_tool_gets_its_root_no_input_and_no_terminal() {
     let bench = Bench::new();
-    assert_eq!(
-        bench.run(&["cat"], long()).await.status,
-        ExecutionStatus::Exited(0)
-    );
+    assert_eq!(bench.run(&["cat"], long()).await.status, ExecutionStatus::Exited(0));
     let run = bench.run(&["pwd"], long()).await;
-    assert_eq!(
-        text(&run.stdout).trim_end(),
-        bench.root.path().to_str().unwrap()
-    );
-    assert_ne!(
-        bench.sh(": </dev/tty", long()).await.status,
-        ExecutionStatus::Exited(0)
-    );
-    let run = bench
-        .run(&["grep", "NoNewPrivs", "/proc/self/status"], long())
-        .await;
+    assert_eq!(text(&run.stdout).trim_end(), bench.root.path().to_str().unwrap());
+    assert_ne!(bench.sh(": </dev/tty", long()).await.status, ExecutionStatus::Exited(0));
+    let run = bench.run(&["grep", "NoNewPrivs", "/proc/self/status"], long()).await;
     assert_eq!(text(&run.stdout), "NoNewPrivs:\t1\n");
 }
 
 #[tokio::test]
 async fn the_tool_leads_its_own_process_group() {
     let bench = Bench::new();
-    let run = bench
-        .sh("cut -d' ' -f5 /proc/$$/stat; echo $$", long())
-        .await;
+    let run = bench.sh("cut -d' ' -f5 /proc/$$/stat; echo $$", long()).await;
     let lines: Vec<_> = text(&run.stdout).lines().collect();
     assert_eq!(lines[0], lines[1]);
 }
@@ -294,18 +228,11 @@ async fn the_deadline_ends_what_ignores_signals() {
     let script = "trap '' TERM HUP INT QUIT; echo $$ > pid; printf begun; \
                   while :; do sleep 1000; done";
     let run = bench.sh(script, short()).await;
-    assert_eq!(
-        (run.status, text(&run.stdout)),
-        (ExecutionStatus::TimedOut, "begun")
-    );
+    assert_eq!((run.status, text(&run.stdout)), (ExecutionStatus::TimedOut, "begun"));
     bench.nothing_left();
     assert!(!runs(bench.pid("pid")));
     assert!(run.duration >= short().timeout);
-    assert!(
-        run.duration < short().timeout + Duration::from_secs(5),
-        "{:?}",
-        run.duration
-    );
+    assert!(run.duration < short().timeout + Duration::from_secs(5), "{:?}", run.duration);
 }
 
 #[tokio::test]
@@ -315,36 +242,21 @@ async fn the_deadline_ends_what_never_stops_writing() {
     assert_eq!(run.status, ExecutionStatus::TimedOut);
     bench.nothing_left();
     assert!(run.truncated());
-    assert!(
-        run.duration < short().timeout + Duration::from_secs(5),
-        "{:?}",
-        run.duration
-    );
+    assert!(run.duration < short().timeout + Duration::from_secs(5), "{:?}", run.duration);
 }
 
 #[tokio::test]
 async fn a_deadline_may_be_far_away() {
     let bench = Bench::new();
-    let limits = RunLimits {
-        timeout: Duration::MAX,
-        ..RunLimits::default()
-    };
-    assert_eq!(
-        bench.run(&["true"], limits).await.status,
-        ExecutionStatus::Exited(0)
-    );
+    let limits = RunLimits { timeout: Duration::MAX, ..RunLimits::default() };
+    assert_eq!(bench.run(&["true"], limits).await.status, ExecutionStatus::Exited(0));
 }
 
 #[tokio::test]
 async fn a_child_that_holds_the_pipes_ends_with_the_program() {
     let bench = Bench::new();
-    let run = bench
-        .sh("sleep 1000 & echo $! > pid; echo done; exit 4", long())
-        .await;
-    assert_eq!(
-        (run.status, text(&run.stdout)),
-        (ExecutionStatus::Exited(4), "done\n")
-    );
+    let run = bench.sh("sleep 1000 & echo $! > pid; echo done; exit 4", long()).await;
+    assert_eq!((run.status, text(&run.stdout)), (ExecutionStatus::Exited(4), "done\n"));
     assert!(run.duration < LONG / 2);
     bench.nothing_left();
     assert!(!runs(bench.pid("pid")));
@@ -396,9 +308,7 @@ async fn a_killed_supervisor_takes_the_session_along_and_is_unknown() {
     let bench = Bench::new();
     let script = "sleep 1000 & echo $! > pid; echo $$ > main; kill -KILL $PPID; sleep 1000";
     let run = bench.sh(script, long()).await;
-    let ExecutionStatus::Unknown(reason) = &run.status else {
-        panic!("{run:?}")
-    };
+    let ExecutionStatus::Unknown(reason) = &run.status else { panic!("{run:?}") };
     assert!(reason.contains("without a status (signal: 9"), "{reason}");
     for file in ["pid", "main"] {
         bounded_wait(file, || !runs(bench.pid(file)));
@@ -437,10 +347,7 @@ fn the_end_of_the_runtime_kills() {
     let bench = Bench::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let script = "setsid sleep 1000 & echo $! > pid; echo $$ > main; sleep 1000";
-    let (executor, run) = (
-        bench.executor.clone(),
-        command(&["sh", "-c", script], long()),
-    );
+    let (executor, run) = (bench.executor.clone(), command(&["sh", "-c", script], long()));
     runtime.spawn(async move { executor.run(run).await });
     bounded_wait("start", || pid(&bench.root.path().join("main")).is_some());
     drop(runtime);
@@ -489,18 +396,12 @@ async fn limits_bind_the_tool() {
         cpu_seconds: Some(17),
         ..long()
     };
-    let run = bench
-        .run(&["cat", "/proc/self/limits"], limits.clone())
-        .await;
+    let run = bench.run(&["cat", "/proc/self/limits"], limits.clone()).await;
     let mut rows: Vec<_> = text(&run.stdout).lines().map(|row| &row[26..]).collect();
     rows.iter_mut().for_each(|row| *row = row.trim_end());
     for limit in ["4321", "37", "5120", "1073741824", "17"] {
         let bound = |row: &&str| row.split_whitespace().take(2).eq([limit, limit]);
-        assert_eq!(
-            rows.iter().copied().filter(|row| bound(row)).count(),
-            1,
-            "{limit} {rows:?}"
-        );
+        assert_eq!(rows.iter().copied().filter(|row| bound(row)).count(), 1, "{limit} {rows:?}");
     }
     let run = bench.sh("ulimit -n; ulimit -t; ulimit -v", limits).await;
     assert_eq!(text(&run.stdout), "37\n17\n1048576\n");
@@ -509,25 +410,11 @@ async fn limits_bind_the_tool() {
 #[tokio::test]
 async fn limits_have_their_effect() {
     let bench = Bench::new();
-    let limits = RunLimits {
-        fsize_bytes: Some(1000),
-        ..long()
-    };
-    let run = bench
-        .run(
-            &["dd", "if=/dev/zero", "of=big", "bs=100", "count=99"],
-            limits,
-        )
-        .await;
+    let limits = RunLimits { fsize_bytes: Some(1000), ..long() };
+    let run = bench.run(&["dd", "if=/dev/zero", "of=big", "bs=100", "count=99"], limits).await;
     assert_eq!(run.status, ExecutionStatus::Signalled(25), "{run:?}");
-    assert_eq!(
-        fs::metadata(bench.root.path().join("big")).unwrap().len(),
-        1000
-    );
-    let limits = RunLimits {
-        cpu_seconds: Some(1),
-        ..long()
-    };
+    assert_eq!(fs::metadata(bench.root.path().join("big")).unwrap().len(), 1000);
+    let limits = RunLimits { cpu_seconds: Some(1), ..long() };
     let run = bench.sh("while :; do :; done", limits).await;
     assert_eq!(run.status, ExecutionStatus::Signalled(9));
     assert!(run.duration < LONG / 2);
@@ -552,10 +439,7 @@ async fn limits_do_not_weaken_the_supervisor() {
         assert!(text(&run.stderr).contains("fork"), "{run:?}");
     }
     // Too little to load any program: whatever it is called, it ends and did not succeed.
-    let limits = RunLimits {
-        address_space_bytes: Some(4096),
-        ..long()
-    };
+    let limits = RunLimits { address_space_bytes: Some(4096), ..long() };
     let run = bench.run(&["true"], limits).await;
     assert_ne!(run.status, ExecutionStatus::Exited(0));
     assert!(run.duration < LONG / 2);
@@ -567,17 +451,8 @@ async fn a_path_out_of_the_root_is_refused() {
     std::os::unix::fs::symlink("/etc", bench.root.path().join("link")).unwrap();
     for path in ["link/passwd", "../x", "/etc/passwd"] {
         let argv = vec!["touch".to_owned(), "ran".to_owned()];
-        let plan = Plan::Command(CommandPlan {
-            argv,
-            paths: vec![path.to_owned()],
-        });
-        let run = bench
-            .executor
-            .run(ToolRun {
-                plan,
-                limits: long(),
-            })
-            .await;
+        let plan = Plan::Command(CommandPlan { argv, paths: vec![path.to_owned()] });
+        let run = bench.executor.run(ToolRun { plan, limits: long() }).await;
         not_started(&run, path);
         assert!(!bench.root.path().join("ran").exists());
     }
@@ -586,54 +461,29 @@ async fn a_path_out_of_the_root_is_refused() {
 #[tokio::test]
 async fn what_cannot_start_says_why() {
     let bench = Bench::new();
-    not_started(
-        &bench.run(&["no-such"], long()).await,
-        "not found in PATH /usr/bin:/bin",
-    );
+    not_started(&bench.run(&["no-such"], long()).await, "not found in PATH /usr/bin:/bin");
     not_started(&bench.run(&[], long()).await, "no program");
     not_started(&bench.run(&["true", "a\0b"], long()).await, "nul byte");
     let script = bench.root.path().join("script");
     fs::write(&script, "#!/no/such/interpreter\n").unwrap();
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    not_started(
-        &bench.run(&["./script"], long()).await,
-        "script: No such file",
-    );
+    not_started(&bench.run(&["./script"], long()).await, "script: No such file");
 
     let good = config(bench.root.path());
     for (config, reason) in [
+        (ProcessConfig { root: "/no/such/root".into(), ..good.clone() }, "/no/such/root"),
+        (ProcessConfig { root: "relative".into(), ..good.clone() }, "not absolute"),
+        (ProcessConfig { path: Vec::new(), ..good.clone() }, "not found in PATH"),
         (
-            ProcessConfig {
-                root: "/no/such/root".into(),
-                ..good.clone()
-            },
-            "/no/such/root",
-        ),
-        (
-            ProcessConfig {
-                path: Vec::new(),
-                ..good.clone()
-            },
-            "not found in PATH",
-        ),
-        (
-            ProcessConfig {
-                supervisor: SupervisorCommand::new("/no/such"),
-                ..good.clone()
-            },
+            ProcessConfig { supervisor: SupervisorCommand::new("/no/such"), ..good.clone() },
             "/no/such: No such file",
         ),
         (
-            ProcessConfig {
-                supervisor: SupervisorCommand::new("/bin/true"),
-                ..good.clone()
-            },
+            ProcessConfig { supervisor: SupervisorCommand::new("/bin/true"), ..good.clone() },
             "before it started anything (exit status: 0)",
         ),
     ] {
-        let run = ProcessExecutor::new(config)
-            .run(command(&["true"], long()))
-            .await;
+        let run = ProcessExecutor::new(config).run(command(&["true"], long())).await;
         not_started(&run, reason);
     }
 }

@@ -91,17 +91,8 @@ impl Report {
         span: &Range<usize>,
         message: String,
     ) -> &mut Diagnostic {
-        self.all.push(Diagnostic {
-            code,
-            severity,
-            span: span.clone(),
-            message,
-            fix: None,
-        });
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "an element was pushed on the line above"
-        )]
+        self.all.push(Diagnostic { code, severity, span: span.clone(), message, fix: None });
+        #[expect(clippy::indexing_slicing, reason = "an element was pushed on the line above")]
         {
             let last = self.all.len() - 1;
             &mut self.all[last]

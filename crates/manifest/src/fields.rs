@@ -96,20 +96,12 @@ impl<'a> Fields<'a> {
     ) -> Option<At<&'a str>> {
         if !self.has(key) {
             self.asked.push(key);
-            report.error(
-                "missing_key",
-                &self.span,
-                format!("{} needs `{key}`", self.path),
-            );
+            report.error("missing_key", &self.span, format!("{} needs `{key}`", self.path));
             return None;
         }
         let value = self.string(key, report)?;
         if value.value.trim().is_empty() {
-            report.error(
-                "empty_value",
-                &value.span,
-                format!("`{key}` must not be empty"),
-            );
+            report.error("empty_value", &value.span, format!("`{key}` must not be empty"));
             return None;
         }
         Some(value)
@@ -141,14 +133,8 @@ impl<'a> Fields<'a> {
         report: &mut Report,
     ) -> Option<At<u64>> {
         let found = self.integer(key, report)?;
-        match u64::try_from(found.value)
-            .ok()
-            .filter(|n| range.contains(n))
-        {
-            Some(value) => Some(At {
-                value,
-                span: found.span,
-            }),
+        match u64::try_from(found.value).ok().filter(|n| range.contains(n)) {
+            Some(value) => Some(At { value, span: found.span }),
             None => {
                 let (low, high) = (range.start(), range.end());
                 let bounds = if *high == u64::MAX {
@@ -156,11 +142,7 @@ impl<'a> Fields<'a> {
                 } else {
                     format!("between {low} and {high}")
                 };
-                report.error(
-                    "out_of_range",
-                    &found.span,
-                    format!("`{key}` must be {bounds}"),
-                );
+                report.error("out_of_range", &found.span, format!("`{key}` must be {bounds}"));
                 None
             }
         }
@@ -175,12 +157,7 @@ impl<'a> Fields<'a> {
         let value = node.get_ref().as_array().and_then(|array| {
             array
                 .iter()
-                .map(|item| {
-                    item.get_ref().as_str().map(|value| At {
-                        value,
-                        span: item.span(),
-                    })
-                })
+                .map(|item| item.get_ref().as_str().map(|value| At { value, span: item.span() }))
                 .collect()
         });
         self.typed(key, node, value, "a list of strings", report)
@@ -252,15 +229,7 @@ impl<'a> Fields<'a> {
 pub(crate) fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<(At<&'a str>, Node<'a>)> {
     let mut entries: Vec<_> = table
         .iter()
-        .map(|(key, node)| {
-            (
-                At {
-                    value: key.get_ref().as_ref(),
-                    span: key.span(),
-                },
-                node,
-            )
-        })
+        .map(|(key, node)| (At { value: key.get_ref().as_ref(), span: key.span() }, node))
         .collect();
     entries.sort_by_key(|(key, _)| key.span.start);
     entries

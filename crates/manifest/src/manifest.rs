@@ -39,10 +39,7 @@ impl RiskTier {
     /// The word a manifest uses.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, tier)| *tier == self)
-            .map_or("low", |(word, _)| word)
+        Self::ALL.iter().find(|(_, tier)| *tier == self).map_or("low", |(word, _)| word)
     }
 }
 
@@ -202,17 +199,10 @@ impl Manifest {
     /// what it refuses is refused, what it accepts may still be.
     #[must_use]
     pub fn input_schema(&self) -> Value {
-        let properties: Map<String, Value> = self
-            .args
-            .iter()
-            .map(|arg| (arg.name.clone(), arg.schema()))
-            .collect();
-        let required: Vec<&str> = self
-            .args
-            .iter()
-            .filter(|a| a.required)
-            .map(|a| a.name.as_str())
-            .collect();
+        let properties: Map<String, Value> =
+            self.args.iter().map(|arg| (arg.name.clone(), arg.schema())).collect();
+        let required: Vec<&str> =
+            self.args.iter().filter(|a| a.required).map(|a| a.name.as_str()).collect();
         json!({
             "type": "object",
             "properties": properties,

@@ -59,11 +59,7 @@ fn read(name: &str, text: &str, report: &mut Report) -> Option<Manifest> {
         return None;
     }
     if name.rsplit('/').next() == Some("toolclad.toml") {
-        report.error(
-            "unsupported_file",
-            &(0..0),
-            "a file of custom types is not supported yet",
-        );
+        report.error("unsupported_file", &(0..0), "a file of custom types is not supported yet");
         return None;
     }
     let document = match DeTable::parse(text) {
@@ -86,9 +82,7 @@ fn read(name: &str, text: &str, report: &mut Report) -> Option<Manifest> {
     };
     let args = root.table("args", report);
     let command = root.table("command", report);
-    let foreign = OTHER_BACKENDS
-        .iter()
-        .any(|key| document.get_ref().contains_key(*key));
+    let foreign = OTHER_BACKENDS.iter().any(|key| document.get_ref().contains_key(*key));
     root.unsupported(&OTHER_BACKENDS, report);
     root.unsupported(&["types", "scope"], report);
     let has_output = document.get_ref().contains_key("output");
@@ -101,19 +95,13 @@ fn read(name: &str, text: &str, report: &mut Report) -> Option<Manifest> {
             .fix("write `[output]` with `format = \"text\"`");
     }
     if document.get_ref().contains_key("command") && foreign {
-        report.error(
-            "several_backends",
-            &(0..0),
-            "a manifest has one backend, not several",
-        );
+        report.error("several_backends", &(0..0), "a manifest has one backend, not several");
     } else if !document.get_ref().contains_key("command") && !foreign {
         report.error("no_backend", &(0..0), "a manifest needs [command]");
     }
 
     let spaces_fit = command.as_ref().is_some_and(|c| c.has("exec"));
-    let mut args = args.map_or_else(Default::default, |t| {
-        parse_args::read(t, spaces_fit, report)
-    });
+    let mut args = args.map_or_else(Default::default, |t| parse_args::read(t, spaces_fit, report));
     let binary = tool.as_ref().and_then(|t| t.binary.as_ref());
     let interpreter = tool.as_ref().is_some_and(|t| t.allow_interpreter);
     let command = command
@@ -126,11 +114,8 @@ fn read(name: &str, text: &str, report: &mut Report) -> Option<Manifest> {
     let mut limits = tool.limits;
     limits.output_max_bytes = output.max_bytes;
     let args: Vec<_> = args.good.into_iter().map(|arg| arg.value).collect();
-    let index: HashMap<_, _> = args
-        .iter()
-        .enumerate()
-        .map(|(i, arg)| (arg.name.clone(), i))
-        .collect();
+    let index: HashMap<_, _> =
+        args.iter().enumerate().map(|(i, arg)| (arg.name.clone(), i)).collect();
     Some(Manifest {
         name: tool.name?,
         version: tool.version?,
@@ -160,59 +145,31 @@ struct Tool<'a> {
 }
 
 fn tool<'a>(mut table: Fields<'a>, report: &mut Report) -> Option<Tool<'a>> {
-    let name = table
-        .required("name", report)
-        .filter(|n| name_fits(n, "a tool name", report));
+    let name = table.required("name", report).filter(|n| name_fits(n, "a tool name", report));
     let version = table.required("version", report);
     if let Some(version) = &version
         && !is_semver(version.value)
     {
         report
-            .warn(
-                "version_not_semver",
-                &version.span,
-                "`version` is no semantic version",
-            )
+            .warn("version_not_semver", &version.span, "`version` is no semantic version")
             .fix("write three numbers, such as `1.0.0`");
     }
     let description = table.required("description", report);
     let binary = table.required("binary", report);
-    word(
-        &mut table,
-        "mode",
-        &["oneshot"],
-        &["session", "browser"],
-        "mode",
-        report,
-    );
-    word(
-        &mut table,
-        "dispatch",
-        &["exec"],
-        &["callback"],
-        "dispatch",
-        report,
-    );
+    word(&mut table, "mode", &["oneshot"], &["session", "browser"], "mode", report);
+    word(&mut table, "dispatch", &["exec"], &["callback"], "dispatch", report);
     let mut limits = RunLimits::default();
     if let Some(timeout) = table.bounded("timeout_seconds", 1..=u64::from(u32::MAX), report) {
         limits.timeout = Duration::from_secs(timeout.value);
         if timeout.value > DAY {
-            report.warn(
-                "long_timeout",
-                &timeout.span,
-                "`timeout_seconds` is more than a day",
-            );
+            report.warn("long_timeout", &timeout.span, "`timeout_seconds` is more than a day");
         }
     }
     let tiers: Vec<_> = RiskTier::ALL.iter().map(|(word, _)| *word).collect();
     let tier = word(&mut table, "risk_tier", &tiers, &[], "risk_tier", report);
     let risk_tier = RiskTier::ALL.into_iter().find(|(w, _)| Some(*w) == tier);
-    let human_approval = table
-        .boolean("human_approval", report)
-        .is_some_and(|b| b.value);
-    let allow_interpreter = table
-        .boolean("allow_interpreter", report)
-        .is_some_and(|b| b.value);
+    let human_approval = table.boolean("human_approval", report).is_some_and(|b| b.value);
+    let allow_interpreter = table.boolean("allow_interpreter", report).is_some_and(|b| b.value);
     table.unsupported(&["network_egress", "evidence"], report);
     if let Some(mut table) = table.table("limits", report) {
         let mut limit = |key| table.bounded(key, 1..=u64::MAX, report).map(|n| n.value);
@@ -227,10 +184,7 @@ fn tool<'a>(mut table: Fields<'a>, report: &mut Report) -> Option<Tool<'a>> {
         let resource = table.required("resource", report);
         let action = table.required("action", report);
         table.finish(report);
-        Some(Cedar {
-            resource: resource?.value.to_owned(),
-            action: action?.value.to_owned(),
-        })
+        Some(Cedar { resource: resource?.value.to_owned(), action: action?.value.to_owned() })
     });
     table.finish(report);
     Some(Tool {
@@ -248,20 +202,9 @@ fn tool<'a>(mut table: Fields<'a>, report: &mut Report) -> Option<Tool<'a>> {
 
 fn read_output(mut table: Fields<'_>, report: &mut Report) -> Output {
     let formats = ["text", "json"];
-    let format = word(
-        &mut table,
-        "format",
-        &formats,
-        &["jsonl", "csv", "xml"],
-        "format",
-        report,
-    );
+    let format = word(&mut table, "format", &formats, &["jsonl", "csv", "xml"], "format", report);
     let mut output = Output {
-        format: if format == Some("json") {
-            OutputFormat::Json
-        } else {
-            OutputFormat::Text
-        },
+        format: if format == Some("json") { OutputFormat::Json } else { OutputFormat::Text },
         max_bytes: RunLimits::default().output_max_bytes,
     };
     if let Some(parser) = table.string("parser", report) {
@@ -274,11 +217,8 @@ fn read_output(mut table: Fields<'_>, report: &mut Report) -> Output {
                         format!("output is read as {builtin}, whatever `format` says"),
                     );
                 }
-                output.format = if builtin == "json" {
-                    OutputFormat::Json
-                } else {
-                    OutputFormat::Text
-                };
+                output.format =
+                    if builtin == "json" { OutputFormat::Json } else { OutputFormat::Text };
             }
             Some(builtin @ ("jsonl" | "csv" | "xml")) => {
                 let message = format!("parser `builtin:{builtin}` is not supported yet");
@@ -286,15 +226,8 @@ fn read_output(mut table: Fields<'_>, report: &mut Report) -> Output {
             }
             Some(other) => {
                 report
-                    .error(
-                        "unknown_parser",
-                        &parser.span,
-                        "there is no such built-in parser",
-                    )
-                    .nearest(
-                        &format!("builtin:{other}"),
-                        ["builtin:text", "builtin:json"],
-                    );
+                    .error("unknown_parser", &parser.span, "there is no such built-in parser")
+                    .nearest(&format!("builtin:{other}"), ["builtin:text", "builtin:json"]);
             }
             None => {
                 report
@@ -344,11 +277,7 @@ fn word<'a>(
             "dispatch" => "unsupported_dispatch",
             _ => "unsupported_format",
         };
-        report.error(
-            code,
-            &found.span,
-            format!("{what} `{shown}` is not supported yet"),
-        );
+        report.error(code, &found.span, format!("{what} `{shown}` is not supported yet"));
     } else {
         let code = match what {
             "mode" => "unknown_mode",
@@ -360,10 +289,7 @@ fn word<'a>(
         let diagnostic = report.error(code, &found.span, format!("there is no {what} `{shown}`"));
         diagnostic.nearest(found.value, all.clone());
         if diagnostic.fix.is_none() {
-            diagnostic.fix(format!(
-                "write one of: {}",
-                all.collect::<Vec<_>>().join(", ")
-            ));
+            diagnostic.fix(format!("write one of: {}", all.collect::<Vec<_>>().join(", ")));
         }
     }
     None
@@ -387,12 +313,8 @@ pub(crate) fn name_fits(name: &At<&str>, what: &str, report: &mut Report) -> boo
 }
 
 fn is_semver(version: &str) -> bool {
-    let (core, build) = version
-        .split_once('+')
-        .map_or((version, None), |(c, b)| (c, Some(b)));
-    let (core, pre) = core
-        .split_once('-')
-        .map_or((core, None), |(c, p)| (c, Some(p)));
+    let (core, build) = version.split_once('+').map_or((version, None), |(c, b)| (c, Some(b)));
+    let (core, pre) = core.split_once('-').map_or((core, None), |(c, p)| (c, Some(p)));
     let number = |s: &str| {
         !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) && (s == "0" || !s.starts_with('0'))
     };

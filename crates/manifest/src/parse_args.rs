@@ -53,37 +53,28 @@ pub(crate) fn read(mut table: Fields<'_>, spaces_fit: bool, report: &mut Report)
             continue;
         };
         let (arg, position) = one(&name, fields, spaces_fit, report);
-        if let Some(position) = &position {
-            if let Some(other) = positions.insert(position.value, name.value) {
-                report.warn(
-                    "duplicate_position",
-                    &position.span,
-                    format!(
-                        "`{}` and `{}` have the same position",
-                        excerpt(other),
-                        excerpt(name.value)
-                    ),
-                );
-            }
+        if let Some(position) = &position
+            && let Some(other) = positions.insert(position.value, name.value)
+        {
+            report.warn(
+                "duplicate_position",
+                &position.span,
+                format!(
+                    "`{}` and `{}` have the same position",
+                    excerpt(other),
+                    excerpt(name.value)
+                ),
+            );
         }
         if let Some(arg) = arg {
             let order = position.map_or(i64::MAX, |p| p.value);
-            found.push((
-                order,
-                At {
-                    value: arg,
-                    span: name.span,
-                },
-            ));
+            found.push((order, At { value: arg, span: name.span }));
         } else {
             bad.insert(name.value.to_owned());
         }
     }
     found.sort_by_key(|(position, _)| *position);
-    Args {
-        good: found.into_iter().map(|(_, arg)| arg).collect(),
-        bad,
-    }
+    Args { good: found.into_iter().map(|(_, arg)| arg).collect(), bad }
 }
 
 fn one<'a>(
@@ -103,11 +94,7 @@ fn one<'a>(
     let required = required.is_some_and(|r| r.value);
     if let Some((span, _)) = default.as_ref().filter(|_| required) {
         report
-            .warn(
-                "required_with_default",
-                span,
-                "a required argument never takes its default",
-            )
+            .warn("required_with_default", span, "a required argument never takes its default")
             .fix("leave out `required` or `default`");
     }
     let Some(ty) = ty else {
@@ -132,11 +119,7 @@ pub(crate) fn check_default(
 ) -> Option<DefaultValue> {
     let Some(value) = json(node.get_ref()) else {
         let found = crate::fields::kind(node.get_ref());
-        report.error(
-            "invalid_default",
-            &node.span(),
-            format!("a default cannot be {found}"),
-        );
+        report.error("invalid_default", &node.span(), format!("a default cannot be {found}"));
         return None;
     };
     match ty.resolve(&value) {
@@ -163,26 +146,17 @@ fn arg_type(
     if let Some(flag) = table.boolean("feeds_decision", report)
         && flag.value
     {
-        report.error(
-            "unsupported_key",
-            &flag.span,
-            "`feeds_decision` is not supported yet",
-        );
+        report.error("unsupported_key", &flag.span, "`feeds_decision` is not supported yet");
     }
-    let known = name
-        .as_ref()
-        .and_then(|n| SUPPORTED.iter().find(|(word, _)| *word == n.value));
+    let known = name.as_ref().and_then(|n| SUPPORTED.iter().find(|(word, _)| *word == n.value));
     let Some((name, (word, constraints))) = name.as_ref().zip(known) else {
         return other(name, table, report);
     };
 
     for key in CONSTRAINTS.iter().filter(|key| !constraints.contains(key)) {
         if let Some((span, _)) = table.node(key) {
-            let mut takers = SUPPORTED
-                .iter()
-                .filter(|(_, c)| c.contains(key))
-                .map(|(t, _)| *t)
-                .peekable();
+            let mut takers =
+                SUPPORTED.iter().filter(|(_, c)| c.contains(key)).map(|(t, _)| *t).peekable();
             let diagnostic = report.error(
                 "constraint_not_applicable",
                 &span,
@@ -203,28 +177,17 @@ fn arg_type(
         }
     }
     let mut flag = |key, report: &mut Report| {
-        constraints
-            .contains(&key)
-            .then(|| table.boolean(key, report))
-            .flatten()
+        constraints.contains(&key).then(|| table.boolean(key, report)).flatten()
     };
     let leading_dash = flag("allow_leading_dash", report).is_some_and(|b| b.value);
     let whitespace = flag("allow_whitespace", report).filter(|b| b.value);
     let at = flag("allow_at", report).is_some_and(|b| b.value);
     if let Some(whitespace) = whitespace.as_ref().filter(|_| !spaces_fit) {
         report
-            .error(
-                "whitespace_in_template",
-                &whitespace.span,
-                "spaces need an `exec` array",
-            )
+            .error("whitespace_in_template", &whitespace.span, "spaces need an `exec` array")
             .fix("write the command as `exec`");
     }
-    let text = TextRule {
-        leading_dash,
-        whitespace: whitespace.is_some(),
-        at,
-    };
+    let text = TextRule { leading_dash, whitespace: whitespace.is_some(), at };
 
     let kind = match *word {
         "literal_text" => Kind::Literal,
@@ -243,18 +206,11 @@ fn arg_type(
             })
         }
         "number" => {
-            let (min, max) = (
-                table.float("min_float", report),
-                table.float("max_float", report),
-            );
+            let (min, max) = (table.float("min_float", report), table.float("max_float", report));
             if let (Some(min), Some(max)) = (&min, &max)
                 && min.value > max.value
             {
-                report.error(
-                    "min_above_max",
-                    &min.span,
-                    "`min_float` is above `max_float`",
-                );
+                report.error("min_above_max", &min.span, "`min_float` is above `max_float`");
             }
             Kind::Number(NumberRule {
                 min: min.map(|n| n.value),
@@ -277,11 +233,7 @@ fn arg_type(
         }
         _ => Kind::Text(text),
     };
-    Some(ArgType {
-        name: word,
-        kind,
-        pattern,
-    })
+    Some(ArgType { name: word, kind, pattern })
 }
 
 /// A type this version does not have. Its keys are looked at all the same.
@@ -295,16 +247,9 @@ fn other(name: Option<At<&str>>, table: &mut Fields<'_>, report: &mut Report) ->
         let message = format!("type `{shown}` is not supported yet");
         report.error("unsupported_type", &name.span, message);
     } else {
-        let known = SUPPORTED
-            .iter()
-            .map(|(word, _)| *word)
-            .chain(UNSUPPORTED.iter().copied());
+        let known = SUPPORTED.iter().map(|(word, _)| *word).chain(UNSUPPORTED.iter().copied());
         report
-            .error(
-                "unknown_type",
-                &name.span,
-                format!("there is no type `{shown}`"),
-            )
+            .error("unknown_type", &name.span, format!("there is no type `{shown}`"))
             .nearest(name.value, known);
     }
     None
@@ -314,22 +259,14 @@ fn pattern(table: &mut Fields<'_>, report: &mut Report) -> Option<Pattern> {
     let source = table.string("pattern", report)?;
     if !source.value.starts_with('^') || !source.value.ends_with('$') {
         report
-            .warn(
-                "unanchored_pattern",
-                &source.span,
-                "a pattern has to match the whole value",
-            )
+            .warn("unanchored_pattern", &source.span, "a pattern has to match the whole value")
             .fix("begin it with `^` and end it with `$`");
     }
     match Pattern::compile(source.value) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
             let error = error.to_string();
-            let reason = error
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
+            let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
             let message = format!("`pattern` does not compile: {}", excerpt(reason));
             report.error("bad_pattern", &source.span, message);
             None
@@ -343,18 +280,12 @@ fn sanitize(table: &mut Fields<'_>, report: &mut Report) {
     };
     if list.value.is_empty() {
         report
-            .warn(
-                "sanitize_off",
-                &list.span,
-                "the checks of a type cannot be switched off",
-            )
+            .warn("sanitize_off", &list.span, "the checks of a type cannot be switched off")
             .fix("leave out `sanitize`");
     }
     for word in list.value.iter().filter(|w| w.value != "injection") {
         let message = format!("there is no sanitizer `{}`", excerpt(word.value));
-        report
-            .error("unknown_sanitizer", &word.span, message)
-            .fix("write `injection`");
+        report.error("unknown_sanitizer", &word.span, message).fix("write `injection`");
     }
 }
 
@@ -373,11 +304,7 @@ fn allowed(table: &mut Fields<'_>, report: &mut Report) -> Vec<String> {
         if word.value.len() > crate::types::MAX_TEXT
             || word.value.chars().any(countersign_core::text::hides)
         {
-            report.error(
-                "bad_allowed",
-                &word.span,
-                "holds an invisible character or is too long",
-            );
+            report.error("bad_allowed", &word.span, "holds an invisible character or is too long");
         } else if words.iter().any(|w| w == word.value) {
             let message = format!("`{}` is allowed twice", excerpt(word.value));
             report.warn("duplicate_allowed", &word.span, message);
@@ -410,11 +337,7 @@ fn url_rule(table: &mut Fields<'_>, report: &mut Report) -> UrlRule {
     if let Some(scope) = table.boolean("scope_check", report)
         && scope.value
     {
-        report.error(
-            "unsupported_key",
-            &scope.span,
-            "`scope_check` is not supported yet",
-        );
+        report.error("unsupported_key", &scope.span, "`scope_check` is not supported yet");
     }
     let block = table.boolean("block_internal", report).filter(|b| b.value);
     let allow = table.boolean("allow_internal", report).filter(|b| b.value);
@@ -422,10 +345,7 @@ fn url_rule(table: &mut Fields<'_>, report: &mut Report) -> UrlRule {
         let message = "`allow_internal` and `block_internal` contradict each other";
         report.error("conflicting_keys", &allow.span, message);
     }
-    let host = HostRule {
-        block_internal: block.is_some(),
-        allow_internal: allow.is_some(),
-    };
+    let host = HostRule { block_internal: block.is_some(), allow_internal: allow.is_some() };
     UrlRule { schemes, host }
 }
 
@@ -441,11 +361,7 @@ pub(crate) fn fixed_text(node: Node<'_>, report: &mut Report) -> Option<String> 
             Some(value) => Some(value.to_string()),
             None => {
                 let found = crate::fields::kind(other);
-                report.error(
-                    "wrong_type",
-                    &node.span(),
-                    format!("a default cannot be {found}"),
-                );
+                report.error("wrong_type", &node.span(), format!("a default cannot be {found}"));
                 None
             }
         },

@@ -134,17 +134,9 @@ pub(crate) fn read(
     let defaults = table.table("defaults", report);
     let mappings = table.table("mappings", report);
     let conditionals = table.table("conditionals", report);
-    match ["exec", "template", "executor"]
-        .iter()
-        .filter(|key| table.knew(key))
-        .count()
-    {
+    match ["exec", "template", "executor"].iter().filter(|key| table.knew(key)).count() {
         0 => {
-            report.error(
-                "no_backend",
-                table.span(),
-                "[command] needs `exec` or `template`",
-            );
+            report.error("no_backend", table.span(), "[command] needs `exec` or `template`");
         }
         1 => {}
         _ => {
@@ -154,29 +146,15 @@ pub(crate) fn read(
     }
     table.finish(report);
 
-    let index = args
-        .good
-        .iter()
-        .enumerate()
-        .map(|(i, a)| (a.value.name.clone(), i))
-        .collect();
+    let index = args.good.iter().enumerate().map(|(i, a)| (a.value.name.clone(), i)).collect();
     let names = Names {
         args: index,
         fixed: HashMap::new(),
         splices: HashMap::new(),
         broken: std::mem::take(&mut args.bad),
     };
-    let command = Command {
-        end_of_options: "--".to_owned(),
-        ..Command::default()
-    };
-    let mut reader = Reader {
-        names,
-        args: &mut args.good,
-        used: HashSet::new(),
-        command,
-        report,
-    };
+    let command = Command { end_of_options: "--".to_owned(), ..Command::default() };
+    let mut reader = Reader { names, args: &mut args.good, used: HashSet::new(), command, report };
     if let Some(end) = end {
         reader.end_of_options(&end);
     }
@@ -188,9 +166,7 @@ pub(crate) fn read(
     let raw: Vec<(RawToken, Range<usize>)> = match (exec, template) {
         (Some(exec), _) => {
             if exec.value.is_empty() {
-                reader
-                    .report
-                    .error("empty_value", &exec.span, "`exec` must not be empty");
+                reader.report.error("empty_value", &exec.span, "`exec` must not be empty");
             }
             let read = |e: At<&str>| {
                 let token = reader.text(template::element(e.value), &e.span)?;
@@ -200,17 +176,10 @@ pub(crate) fn read(
         }
         (None, Some(text)) => {
             if text.value.trim().is_empty() {
-                reader
-                    .report
-                    .error("empty_value", &text.span, "`template` must not be empty");
+                reader.report.error("empty_value", &text.span, "`template` must not be empty");
             }
-            let tokens = reader
-                .text(template::split(text.value), &text.span)
-                .unwrap_or_default();
-            tokens
-                .into_iter()
-                .map(|token| (token, text.span.clone()))
-                .collect()
+            let tokens = reader.text(template::split(text.value), &text.span).unwrap_or_default();
+            tokens.into_iter().map(|token| (token, text.span.clone())).collect()
         }
         (None, None) => Vec::new(),
     };
@@ -239,16 +208,11 @@ impl Reader<'_> {
             if !name_fits(&name, "a name", self.report) || self.names.broken.contains(name.value) {
                 continue;
             }
-            let arg = self
-                .names
-                .args
-                .get(name.value)
-                .and_then(|i| self.args.get_mut(*i));
+            let arg = self.names.args.get(name.value).and_then(|i| self.args.get_mut(*i));
             if let Some(arg) = arg {
                 if arg.value.required {
                     let message = "a required argument never takes its default";
-                    self.report
-                        .warn("required_with_default", &name.span, message);
+                    self.report.warn("required_with_default", &name.span, message);
                 }
                 if let Some(default) = check_default(&arg.value.ty, node, self.report) {
                     arg.value.default = Some(default);
@@ -266,10 +230,7 @@ impl Reader<'_> {
         let mut spans = Vec::new();
         for (name, node) in table.rest() {
             let shown = excerpt(name.value);
-            let short = name
-                .value
-                .strip_suffix("_type")
-                .map(|short| format!("_{short}_flags"));
+            let short = name.value.strip_suffix("_type").map(|short| format!("_{short}_flags"));
             let holes = [format!("_{}_flags", name.value), format!("_{}", name.value)];
             let holes = holes.into_iter().chain(short);
             let found = self.names.args.get(name.value).copied();
@@ -287,10 +248,7 @@ impl Reader<'_> {
                 continue;
             };
             let path = format!("[command.mappings.{shown}]");
-            let mut mapping = Mapping {
-                arg,
-                values: Vec::new(),
-            };
+            let mut mapping = Mapping { arg, values: Vec::new() };
             let mut given = HashSet::new();
             if let Some(mut entries) = Fields::of(&path, node, self.report) {
                 for (key, node) in entries.rest() {
@@ -345,10 +303,7 @@ impl Reader<'_> {
                 fields.finish(self.report);
                 let when = when.and_then(|when| self.when(&when));
                 let tokens = template.map(|t| self.fragment(t.value, &t.span));
-                Some(Conditional {
-                    when: when?,
-                    tokens: tokens?,
-                })
+                Some(Conditional { when: when?, tokens: tokens? })
             });
             if let Some(conditional) = read {
                 let splice = Splice::Conditional(self.command.conditionals.len());
@@ -376,8 +331,7 @@ impl Reader<'_> {
                 Some(when)
             }
             Err(WhenError::Syntax(message)) => {
-                self.report
-                    .error("bad_when", &text.span, format!("`when`: {message}"));
+                self.report.error("bad_when", &text.span, format!("`when`: {message}"));
                 None
             }
             Err(WhenError::Unknown(name)) => {
@@ -419,8 +373,7 @@ impl Reader<'_> {
         for (raw, span) in raw {
             items.push(match self.splice(&raw, &span) {
                 Some(Splice::Mapping(i)) => {
-                    self.used
-                        .extend(self.command.mappings.get(i).map(|m| m.arg));
+                    self.used.extend(self.command.mappings.get(i).map(|m| m.arg));
                     Item::Mapping(i)
                 }
                 Some(Splice::Conditional(i)) => Item::Conditional(i),
@@ -494,18 +447,11 @@ impl Reader<'_> {
         token.terminator = token
             .fixed()
             .is_some_and(|t| t == "--" || (!t.is_empty() && t == self.command.end_of_options));
-        let literal = |i: &usize| {
-            self.args
-                .get(*i)
-                .is_some_and(|a| matches!(a.value.ty.kind, Kind::Literal))
-        };
+        let literal =
+            |i: &usize| self.args.get(*i).is_some_and(|a| matches!(a.value.ty.kind, Kind::Literal));
         if token.needs.iter().any(literal) && !stands_alone(&token) {
             self.report
-                .error(
-                    "literal_text_not_alone",
-                    span,
-                    "a literal_text is an element of its own",
-                )
+                .error("literal_text_not_alone", span, "a literal_text is an element of its own")
                 .fix("write `{name}` or `--option={name}`");
         }
         token
@@ -520,17 +466,9 @@ impl Reader<'_> {
             self.report.error("splice_not_alone", span, message);
         } else {
             let names = &self.names;
-            let known = names
-                .args
-                .keys()
-                .chain(names.fixed.keys())
-                .chain(names.splices.keys());
+            let known = names.args.keys().chain(names.fixed.keys()).chain(names.splices.keys());
             self.report
-                .error(
-                    "unknown_placeholder",
-                    span,
-                    format!("`{{{name}}}` stands for nothing"),
-                )
+                .error("unknown_placeholder", span, format!("`{{{name}}}` stands for nothing"))
                 .nearest(name, known.map(String::as_str));
         }
     }
@@ -575,10 +513,8 @@ impl Reader<'_> {
             && arg.value.ty.may_lead_with_dash()
             && !(follows || ended || inserted)
         {
-            let message = format!(
-                "`{}` may begin with `-` and be read as an option",
-                arg.value.name
-            );
+            let message =
+                format!("`{}` may begin with `-` and be read as an option", arg.value.name);
             self.report
                 .error("unprotected_dash", span, message)
                 .fix("put `--` before it, or write `--option={name}`");
@@ -635,9 +571,7 @@ impl Reader<'_> {
         }
         if program.contains('/') && !program.starts_with('/') {
             let message = "a program beneath the tool's root may be replaced by other tools";
-            self.report
-                .warn("relative_program", span, message)
-                .fix("write an absolute path");
+            self.report.warn("relative_program", span, message).fix("write an absolute path");
         }
     }
 
@@ -653,18 +587,11 @@ impl Reader<'_> {
                 Item::Token(token) => vec![token],
                 Item::Mapping(i) => {
                     let mapping = self.command.mappings.get(*i);
-                    mapping
-                        .iter()
-                        .flat_map(|m| m.values.iter().flat_map(|(_, t)| t))
-                        .collect()
+                    mapping.iter().flat_map(|m| m.values.iter().flat_map(|(_, t)| t)).collect()
                 }
-                Item::Conditional(i) => self
-                    .command
-                    .conditionals
-                    .get(*i)
-                    .iter()
-                    .flat_map(|c| &c.tokens)
-                    .collect(),
+                Item::Conditional(i) => {
+                    self.command.conditionals.get(*i).iter().flat_map(|c| &c.tokens).collect()
+                }
             };
             if tokens.iter().any(|t| t.terminator) {
                 return;
@@ -682,22 +609,12 @@ impl Reader<'_> {
     fn unused(&mut self, mappings: &[Range<usize>], conditionals: &[Range<usize>]) {
         let items = &self.command.items;
         for (i, span) in mappings.iter().enumerate() {
-            if !items
-                .iter()
-                .any(|item| matches!(item, Item::Mapping(m) if *m == i))
-            {
-                self.report.warn(
-                    "unused_mapping",
-                    span,
-                    "the command never uses this mapping",
-                );
+            if !items.iter().any(|item| matches!(item, Item::Mapping(m) if *m == i)) {
+                self.report.warn("unused_mapping", span, "the command never uses this mapping");
             }
         }
         for (i, span) in conditionals.iter().enumerate() {
-            if !items
-                .iter()
-                .any(|item| matches!(item, Item::Conditional(c) if *c == i))
-            {
+            if !items.iter().any(|item| matches!(item, Item::Conditional(c) if *c == i)) {
                 let message = "the command never uses this conditional";
                 self.report.warn("unused_conditional", span, message);
             }
@@ -716,10 +633,7 @@ fn stands_alone(token: &Token) -> bool {
     match token.parts.as_slice() {
         [Part::Arg(_)] => true,
         [Part::Text(text), Part::Arg(_)] => {
-            let name = text
-                .strip_suffix('=')
-                .and_then(|t| t.strip_prefix('-'))
-                .unwrap_or_default();
+            let name = text.strip_suffix('=').and_then(|t| t.strip_prefix('-')).unwrap_or_default();
             let name = name.strip_prefix('-').unwrap_or(name);
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
             name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)

@@ -53,19 +53,14 @@ impl Manifest {
         for arg in &self.args {
             let result = match (args.get(&arg.name), &arg.default) {
                 (Some(value), _) => arg.ty.resolve(value).map(Some),
-                (None, _) if arg.required => Err(Refusal {
-                    code: "missing_argument",
-                    message: "is required".to_owned(),
-                }),
+                (None, _) if arg.required => {
+                    Err(Refusal { code: "missing_argument", message: "is required".to_owned() })
+                }
                 (None, Some(default)) => Ok(Some(default.text.clone())),
                 (None, None) => Ok(None),
             };
             values.push(result.unwrap_or_else(|Refusal { code, message }| {
-                problems.push(ArgProblem {
-                    code,
-                    arg: arg.name.clone(),
-                    message,
-                });
+                problems.push(ArgProblem { code, arg: arg.name.clone(), message });
                 None
             }));
         }
@@ -74,11 +69,7 @@ impl Manifest {
                 break;
             }
             let message = format!("{} has no such argument", self.name);
-            problems.push(ArgProblem {
-                code: "unknown_argument",
-                arg: excerpt(name),
-                message,
-            });
+            problems.push(ArgProblem { code: "unknown_argument", arg: excerpt(name), message });
         }
         if !problems.is_empty() {
             problems.truncate(MAX_PROBLEMS);
@@ -95,10 +86,7 @@ impl Manifest {
             manifest: self,
             values,
             ended: self.command.end_of_options.is_empty(),
-            plan: CommandPlan {
-                argv: Vec::with_capacity(16),
-                paths: Vec::new(),
-            },
+            plan: CommandPlan { argv: Vec::with_capacity(16), paths: Vec::new() },
         };
         for item in &self.command.items {
             match item {
@@ -109,10 +97,7 @@ impl Manifest {
                     };
                     let value = values.get(mapping.arg).and_then(Option::as_ref);
                     let tokens = mapping.values.iter().find(|(key, _)| Some(key) == value);
-                    tokens
-                        .iter()
-                        .flat_map(|(_, tokens)| tokens)
-                        .for_each(|t| out.push(t));
+                    tokens.iter().flat_map(|(_, tokens)| tokens).for_each(|t| out.push(t));
                 }
                 Item::Conditional(i) => {
                     let found = self.command.conditionals.get(*i);
@@ -157,9 +142,7 @@ impl Builder<'_> {
             }
         }
         if token.operand && !self.ended {
-            self.plan
-                .argv
-                .push(self.manifest.command.end_of_options.clone());
+            self.plan.argv.push(self.manifest.command.end_of_options.clone());
         }
         self.ended |= token.operand || token.terminator;
         self.plan.argv.push(text);

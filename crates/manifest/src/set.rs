@@ -25,11 +25,7 @@ pub struct FileDiagnostic {
 
 impl fmt::Display for FileDiagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.diagnostic
-        )
+        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.diagnostic)
     }
 }
 
@@ -51,18 +47,10 @@ impl ManifestSet {
             let (manifest, diagnostics) = Manifest::parse(file, text);
             for diagnostic in diagnostics {
                 let (line, column) = line_column(text, diagnostic.span.start);
-                found.push(FileDiagnostic {
-                    file: file.clone(),
-                    line,
-                    column,
-                    diagnostic,
-                });
+                found.push(FileDiagnostic { file: file.clone(), line, column, diagnostic });
             }
             if let Some(manifest) = manifest {
-                tools
-                    .entry(manifest.name.clone())
-                    .or_default()
-                    .push((file, manifest));
+                tools.entry(manifest.name.clone()).or_default().push((file, manifest));
             }
         }
         let mut served = BTreeMap::new();
@@ -70,21 +58,14 @@ impl ManifestSet {
             if owners.len() > 1 {
                 let names: Vec<_> = owners.iter().map(|(file, _)| *file).collect();
                 let names = names.join(" and ");
-                found.extend(
-                    owners
-                        .iter()
-                        .map(|(file, _)| duplicate(file, &name, &names)),
-                );
+                found.extend(owners.iter().map(|(file, _)| duplicate(file, &name, &names)));
             } else if let Some((_, manifest)) = owners.pop() {
                 served.insert(name, manifest);
             }
         }
         // Stable: the findings of one file keep their order.
-        let order: HashMap<&str, usize> = files
-            .iter()
-            .enumerate()
-            .map(|(i, (file, _))| (file.as_str(), i))
-            .collect();
+        let order: HashMap<&str, usize> =
+            files.iter().enumerate().map(|(i, (file, _))| (file.as_str(), i)).collect();
         found.sort_by_key(|d| order.get(d.file.as_str()).copied());
         (Self { tools: served }, found)
     }
@@ -103,10 +84,7 @@ impl ManifestSet {
     /// `sha256:` and the hex digest over one line `NAME DIGEST\n` for each tool, by name.
     #[must_use]
     pub fn digest(&self) -> String {
-        let lines: String = self
-            .iter()
-            .map(|m| format!("{} {}\n", m.name(), m.digest()))
-            .collect();
+        let lines: String = self.iter().map(|m| format!("{} {}\n", m.name(), m.digest())).collect();
         Digest::of(lines).to_string()
     }
 }

@@ -50,9 +50,7 @@ fn read(text: &str, split: bool) -> Result<Vec<RawToken>, TemplateError> {
                         None => break false,
                     }
                 };
-                let plain = name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"_:-.".contains(&b));
+                let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-.".contains(&b));
                 if !closed || !plain || name.is_empty() {
                     let message = format!("`{{{}` is no placeholder", excerpt(&name));
                     return Err(("bad_placeholder", message));
@@ -118,10 +116,7 @@ mod tests {
             RawPart::Text(text) => text.clone(),
             RawPart::Hole(name) => format!("<{name}>"),
         };
-        tokens
-            .iter()
-            .map(|t| t.0.iter().map(part).collect())
-            .collect()
+        tokens.iter().map(|t| t.0.iter().map(part).collect()).collect()
     }
 
     #[test]

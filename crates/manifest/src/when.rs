@@ -5,11 +5,7 @@ use crate::diagnostic::excerpt;
 /// A condition whose variables are found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    Is {
-        var: Var,
-        literal: String,
-        equal: bool,
-    },
+    Is { var: Var, literal: String, equal: bool },
     All(Vec<When>),
     Any(Vec<When>),
 }
@@ -31,17 +27,10 @@ impl When {
     /// An absent argument compares as empty text.
     pub(crate) fn holds(&self, values: &[Option<String>]) -> bool {
         match self {
-            Self::Is {
-                var,
-                literal,
-                equal,
-            } => {
+            Self::Is { var, literal, equal } => {
                 let value = match var {
                     Var::Fixed(text) => text.as_str(),
-                    Var::Arg(i) => values
-                        .get(*i)
-                        .and_then(Option::as_deref)
-                        .unwrap_or_default(),
+                    Var::Arg(i) => values.get(*i).and_then(Option::as_deref).unwrap_or_default(),
                 };
                 (value == literal) == *equal
             }
@@ -52,9 +41,7 @@ impl When {
 
     pub(crate) fn args(&self, seen: &mut impl FnMut(usize)) {
         match self {
-            Self::Is {
-                var: Var::Arg(i), ..
-            } => seen(*i),
+            Self::Is { var: Var::Arg(i), .. } => seen(*i),
             Self::Is { .. } => {}
             Self::All(terms) | Self::Any(terms) => terms.iter().for_each(|t| t.args(seen)),
         }
@@ -62,18 +49,11 @@ impl When {
 
     /// Reads a condition; `find` says what a name stands for.
     pub(crate) fn parse(text: &str, find: &dyn Fn(&str) -> Option<Var>) -> Result<Self, WhenError> {
-        let mut parser = Parser {
-            rest: text,
-            find,
-            depth: 0,
-        };
+        let mut parser = Parser { rest: text, find, depth: 0 };
         let when = parser.any()?;
         match parser.word() {
             "" => Ok(when),
-            word => Err(WhenError::Syntax(format!(
-                "`{}` is not expected here",
-                excerpt(word)
-            ))),
+            word => Err(WhenError::Syntax(format!("`{}` is not expected here", excerpt(word)))),
         }
     }
 }
@@ -116,15 +96,11 @@ impl<'a> Parser<'a> {
         }
         let name = self.next();
         if !name.starts_with(|c: char| c.is_ascii_lowercase())
-            || !name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
             || matches!(name, "and" | "or")
         {
             let found = excerpt(name);
-            return Err(WhenError::Syntax(format!(
-                "an argument must stand before `{found}`"
-            )));
+            return Err(WhenError::Syntax(format!("an argument must stand before `{found}`")));
         }
         let equal = match self.next() {
             "==" => true,
@@ -136,17 +112,11 @@ impl<'a> Parser<'a> {
             Some(b'\'' | b'"') => literal.get(1..literal.len() - 1).unwrap_or_default(),
             Some(b) if b.is_ascii_alphanumeric() || b"_.-".contains(b) => literal,
             _ => {
-                return Err(WhenError::Syntax(format!(
-                    "`{name}` is compared with nothing"
-                )));
+                return Err(WhenError::Syntax(format!("`{name}` is compared with nothing")));
             }
         };
         let var = (self.find)(name).ok_or_else(|| WhenError::Unknown(name.to_owned()))?;
-        Ok(When::Is {
-            var,
-            literal: literal.to_owned(),
-            equal,
-        })
+        Ok(When::Is { var, literal: literal.to_owned(), equal })
     }
 
     fn eat(&mut self, word: &str) -> bool {
@@ -179,9 +149,7 @@ impl<'a> Parser<'a> {
             },
             _ => {
                 let plain = |c: char| c.is_ascii_alphanumeric() || "_.:/+-".contains(c);
-                text.find(|c| !plain(c))
-                    .unwrap_or(text.len())
-                    .max(first.len_utf8())
+                text.find(|c| !plain(c)).unwrap_or(text.len()).max(first.len_utf8())
             }
         };
         text.get(..len).unwrap_or(text)

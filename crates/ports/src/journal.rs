@@ -28,10 +28,7 @@ impl Content {
     /// Hashes the bytes; the digest is the only name content has.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self {
-            digest: Digest::of(&bytes),
-            bytes,
-        }
+        Self { digest: Digest::of(&bytes), bytes }
     }
 
     /// The name records refer to it by.

@@ -30,20 +30,14 @@ pub struct MemoryJournal {
 
 impl Default for MemoryJournal {
     fn default() -> Self {
-        Self {
-            stored: Mutex::default(),
-            head: watch::Sender::new(0),
-        }
+        Self { stored: Mutex::default(), head: watch::Sender::new(0) }
     }
 }
 
 impl MemoryJournal {
     fn entries(stored: &Stored, seqs: impl Iterator<Item = u64>) -> Vec<Entry> {
         seqs.filter_map(|seq| {
-            let bytes = stored
-                .records
-                .get(usize::try_from(seq.checked_sub(1)?).ok()?)?
-                .clone();
+            let bytes = stored.records.get(usize::try_from(seq.checked_sub(1)?).ok()?)?.clone();
             Some(Entry { seq, bytes })
         })
         .collect()
@@ -60,16 +54,10 @@ impl Journal for MemoryJournal {
         let mut stored = self.lock();
         let mut known = Vec::with_capacity(batch.drafts.len());
         for (i, draft) in batch.drafts.iter().enumerate() {
-            let earlier = batch
-                .drafts
-                .iter()
-                .take(i)
-                .find(|d| d.record_id() == draft.record_id());
+            let earlier = batch.drafts.iter().take(i).find(|d| d.record_id() == draft.record_id());
             let seq = stored.by_id.get(draft.record_id().as_str()).copied();
             let bytes = match (seq, earlier) {
-                (Some(seq), _) => Self::entries(&stored, [seq].into_iter())
-                    .pop()
-                    .map(|e| e.bytes),
+                (Some(seq), _) => Self::entries(&stored, [seq].into_iter()).pop().map(|e| e.bytes),
                 (None, Some(earlier)) => Some(earlier.stamp(0)),
                 (None, None) => None,
             };
@@ -98,23 +86,14 @@ impl Journal for MemoryJournal {
             seqs.push(seq);
         }
         for content in &batch.contents {
-            stored
-                .contents
-                .entry(content.digest())
-                .or_insert_with(|| content.bytes().to_vec());
+            stored.contents.entry(content.digest()).or_insert_with(|| content.bytes().to_vec());
         }
         self.head.send_replace(stored.records.len() as u64);
-        Ok(Committed {
-            seqs,
-            coverage: None,
-        })
+        Ok(Committed { seqs, coverage: None })
     }
 
     async fn read(&self, from: u64, limit: usize) -> Result<Vec<Entry>, ReadError> {
-        Ok(Self::entries(
-            &self.lock(),
-            (from.max(1)..).take(limit.min(1 << 20)),
-        ))
+        Ok(Self::entries(&self.lock(), (from.max(1)..).take(limit.min(1 << 20))))
     }
 
     async fn read_call(&self, call: &str) -> Result<Vec<Entry>, ReadError> {
@@ -146,8 +125,7 @@ impl ManualClock {
     /// Moves forward.
     pub fn advance(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        self.0
-            .fetch_add(millis, std::sync::atomic::Ordering::SeqCst);
+        self.0.fetch_add(millis, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Jumps, in either direction.
@@ -184,10 +162,7 @@ impl Entropy for SeededEntropy {
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^= z >> 31;
-            chunk
-                .iter_mut()
-                .zip(z.to_le_bytes())
-                .for_each(|(to, from)| *to = from);
+            chunk.iter_mut().zip(z.to_le_bytes()).for_each(|(to, from)| *to = from);
         }
         Ok(())
     }

@@ -73,12 +73,9 @@ impl Writer {
             };
             // A caller that has gone away does not need its answer.
             match outcomes {
-                Ok(outcomes) => group
-                    .drain(..)
-                    .zip(outcomes)
-                    .for_each(|(request, outcome)| {
-                        let _ = request.reply.send(outcome);
-                    }),
+                Ok(outcomes) => group.drain(..).zip(outcomes).for_each(|(request, outcome)| {
+                    let _ = request.reply.send(outcome);
+                }),
                 Err(error) => group.drain(..).for_each(|request| {
                     let _ = request.reply.send(Err(error.clone()));
                 }),
@@ -86,9 +83,7 @@ impl Writer {
         }
         if stopped.is_none() {
             // Failing to tidy up loses nothing: the WAL is replayed when the file is opened.
-            let _ = self
-                .connection
-                .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         }
     }
 
@@ -152,10 +147,7 @@ impl Writer {
                             .copied()
                             .map_or_else(|| node(&self.connection, node_key(place)), Ok)
                     })?
-                    .map(|proof| Coverage {
-                        proof,
-                        checkpoint: note.clone(),
-                    }),
+                    .map(|proof| Coverage { proof, checkpoint: note.clone() }),
                 };
                 Ok(Ok(Committed { seqs, coverage }))
             })
@@ -210,12 +202,7 @@ impl Writer {
                 .prepare_cached(
                     "INSERT INTO records (seq, record_id, call, bytes) VALUES (?1, ?2, ?3, ?4)",
                 )?
-                .execute(params![
-                    seq,
-                    draft.record_id().as_str(),
-                    draft.call(),
-                    bytes
-                ])?;
+                .execute(params![seq, draft.record_id().as_str(), draft.call(), bytes])?;
             let mut closed = Vec::with_capacity(2);
             frontier.push(leaf_hash(&bytes), |place, hash| closed.push((place, hash)));
             for (place, hash) in closed {

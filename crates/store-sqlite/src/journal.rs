@@ -58,24 +58,12 @@ impl SqliteJournal {
         let (frontier, note) = open::load_frontier(path, &connection, signer.public())?;
         let (head_sender, head) = watch::channel(frontier.size());
         let (requests, receiver) = mpsc::channel(QUEUE);
-        let writer = Writer {
-            connection,
-            frontier,
-            note: note.into(),
-            signer,
-            head: head_sender,
-        };
+        let writer = Writer { connection, frontier, note: note.into(), signer, head: head_sender };
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(receiver))
-            .map_err(|source| OpenError::Io {
-                path: path.to_owned(),
-                source,
-            })?;
-        let readers = Readers {
-            path: path.to_owned(),
-            idle: Mutex::new(Vec::new()),
-        };
+            .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let readers = Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
         Ok(Self {
             requests: Some(requests),
             head,
@@ -91,11 +79,7 @@ impl SqliteJournal {
     ) -> Result<T, ReadError> {
         let readers = Arc::clone(&self.readers);
         let done = tokio::task::spawn_blocking(move || {
-            let idle = readers
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = match idle {
                 Some(connection) => connection,
                 None => open::reader(&readers.path)?,
@@ -128,14 +112,7 @@ fn entries(
     statement: &mut rusqlite::CachedStatement<'_>,
     params: impl rusqlite::Params,
 ) -> rusqlite::Result<Vec<Entry>> {
-    statement
-        .query_map(params, |row| {
-            Ok(Entry {
-                seq: row.get(0)?,
-                bytes: row.get(1)?,
-            })
-        })?
-        .collect()
+    statement.query_map(params, |row| Ok(Entry { seq: row.get(0)?, bytes: row.get(1)? }))?.collect()
 }
 
 #[async_trait]
@@ -144,13 +121,8 @@ impl Journal for SqliteJournal {
         let closed = || AppendError::Stopped("it was closed".to_owned());
         let requests = self.requests.as_ref().ok_or_else(closed)?;
         let (reply, answer) = oneshot::channel();
-        requests
-            .send(Request { batch, reply })
-            .await
-            .map_err(|_| closed())?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(AppendError::Stopped("its writer died".to_owned())))
+        requests.send(Request { batch, reply }).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(AppendError::Stopped("its writer died".to_owned())))
     }
 
     async fn read(&self, from: u64, limit: usize) -> Result<Vec<Entry>, ReadError> {

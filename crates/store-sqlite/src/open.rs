@@ -68,17 +68,11 @@ pub enum OpenError {
 
 impl OpenError {
     pub(crate) fn sql(path: &Path, error: &rusqlite::Error) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            what: error.to_string(),
-        }
+        Self::Damaged { path: path.to_owned(), what: error.to_string() }
     }
 
     fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { path: path.to_owned(), source }
     }
 }
 
@@ -88,9 +82,7 @@ pub(crate) fn check_header(path: &Path) -> Result<bool, OpenError> {
     let mut header = Vec::with_capacity(100);
     match File::open(path) {
         Ok(file) => {
-            file.take(100)
-                .read_to_end(&mut header)
-                .map_err(|e| OpenError::io(path, e))?;
+            file.take(100).read_to_end(&mut header).map_err(|e| OpenError::io(path, e))?;
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(OpenError::io(path, e)),
@@ -99,20 +91,14 @@ pub(crate) fn check_header(path: &Path) -> Result<bool, OpenError> {
         return Ok(false);
     }
     let number = |at: usize| {
-        header
-            .get(at..at + 4)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u32::from_be_bytes)
+        header.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
     };
     if !header.starts_with(b"SQLite format 3\0") || number(68) != APPLICATION_ID.cast_unsigned() {
         return Err(OpenError::Foreign(path.to_owned()));
     }
     match number(60) {
         VERSION => Ok(true),
-        found => Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-        }),
+        found => Err(OpenError::Newer { path: path.to_owned(), found }),
     }
 }
 
@@ -184,36 +170,25 @@ pub(crate) fn load_frontier(
     connection: &Connection,
     key: &PublicKey,
 ) -> Result<(Frontier, String), OpenError> {
-    let damaged = |what: String| OpenError::Damaged {
-        path: path.to_owned(),
-        what,
-    };
+    let damaged = |what: String| OpenError::Damaged { path: path.to_owned(), what };
     let sql = |e: rusqlite::Error| OpenError::sql(path, &e);
-    let verdict: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(sql)?;
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql)?;
     if verdict != "ok" {
         return Err(damaged(verdict));
     }
     let (count, size): (u64, u64) = connection
-        .query_row(
-            "SELECT count(*), coalesce(max(seq), 0) FROM records",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
+        .query_row("SELECT count(*), coalesce(max(seq), 0) FROM records", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .map_err(sql)?;
     if count != size {
-        return Err(damaged(format!(
-            "{} of its {size} records are missing",
-            size - count
-        )));
+        return Err(damaged(format!("{} of its {size} records are missing", size - count)));
     }
     let last: Option<(u64, String)> = connection
-        .query_row(
-            "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
+        .query_row("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()
         .map_err(sql)?;
     let Some((covered, note)) = last else {
@@ -224,19 +199,13 @@ pub(crate) fn load_frontier(
         };
     };
     if covered != size {
-        return Err(damaged(format!(
-            "the last checkpoint covers {covered} of {size} records"
-        )));
+        return Err(damaged(format!("the last checkpoint covers {covered} of {size} records")));
     }
-    let checkpoint = Checkpoint::open(&note, key).map_err(|source| OpenError::OtherKey {
-        path: path.to_owned(),
-        source,
-    })?;
+    let checkpoint = Checkpoint::open(&note, key)
+        .map_err(|source| OpenError::OtherKey { path: path.to_owned(), source })?;
     let frontier = Frontier::load(size, |place| node(connection, node_key(place))).map_err(sql)?;
     if checkpoint.size != size || checkpoint.root != frontier.root() {
-        return Err(damaged(
-            "its tree does not have the root that was signed".to_owned(),
-        ));
+        return Err(damaged("its tree does not have the root that was signed".to_owned()));
     }
     Ok((frontier, note))
 }

@@ -63,10 +63,7 @@ impl LogReader {
             return Err(OpenError::Missing(path.to_owned()));
         }
         let connection = open::reader(path).map_err(|e| OpenError::sql(path, &e))?;
-        Ok(Self {
-            path: path.to_owned(),
-            connection,
-        })
+        Ok(Self { path: path.to_owned(), connection })
     }
 
     /// Records from place `from` on, in order; `call` selects those of one call.
@@ -79,8 +76,7 @@ impl LogReader {
         limit: usize,
         call: Option<&str>,
     ) -> Result<Vec<Stored>, OpenError> {
-        self.select(from, limit, call)
-            .map_err(|e| OpenError::sql(&self.path, &e))
+        self.select(from, limit, call).map_err(|e| OpenError::sql(&self.path, &e))
     }
 
     fn select(&self, from: u64, limit: usize, call: Option<&str>) -> rusqlite::Result<Vec<Stored>> {
@@ -106,9 +102,7 @@ impl LogReader {
     /// When the file cannot be read.
     pub fn head(&self) -> Result<u64, OpenError> {
         self.connection
-            .query_row("SELECT coalesce(max(seq), 0) FROM records", [], |row| {
-                row.get(0)
-            })
+            .query_row("SELECT coalesce(max(seq), 0) FROM records", [], |row| row.get(0))
             .map_err(|e| OpenError::sql(&self.path, &e))
     }
 
@@ -119,11 +113,9 @@ impl LogReader {
     pub fn checkpoint(&self) -> Result<Option<String>, OpenError> {
         use rusqlite::OptionalExtension as _;
         self.connection
-            .query_row(
-                "SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1",
-                [],
-                |row| row.get(0),
-            )
+            .query_row("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| {
+                row.get(0)
+            })
             .optional()
             .map_err(|e| OpenError::sql(&self.path, &e))
     }
@@ -149,10 +141,7 @@ impl LogReader {
                 verifier.finding(Rule::StoreDamaged, 0, None, detail);
             }
             Err(source) => {
-                return Err(OpenError::Io {
-                    path: self.path.clone(),
-                    source,
-                });
+                return Err(OpenError::Io { path: self.path.clone(), source });
             }
         }
         let sql = |e: rusqlite::Error| OpenError::sql(&self.path, &e);
@@ -185,12 +174,7 @@ fn walk(
         let (seq, bytes): (u64, &[u8]) = (row.get(0)?, row.get_ref(3)?.as_bytes()?);
         let (record_id, call): (&str, Option<&str>) =
             (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str_or_null()?);
-        verifier.record(StoredRecord {
-            seq,
-            record_id,
-            bytes,
-            leaf: row.get(4)?,
-        });
+        verifier.record(StoredRecord { seq, record_id, bytes, leaf: row.get(4)? });
         check_filing(verifier, seq, record_id, call, bytes, &contents);
         while let Some((size, note)) = pending.take_if(|(size, _)| *size <= seq) {
             verifier.checkpoint(size, &note);
@@ -222,11 +206,7 @@ fn next_checkpoint(rows: &mut Rows<'_>) -> rusqlite::Result<Option<(u64, String)
         return Ok(None);
     };
     // A note that is no text any more is a changed note, and is reported as such.
-    let note = row
-        .get_ref(1)?
-        .as_bytes()
-        .map(String::from_utf8_lossy)?
-        .into_owned();
+    let note = row.get_ref(1)?.as_bytes().map(String::from_utf8_lossy)?.into_owned();
     Ok(Some((row.get(0)?, note)))
 }
 
@@ -246,10 +226,7 @@ fn contents(
         } else {
             let detail = match <[u8; 32]>::try_from(digest) {
                 Ok(digest) => {
-                    format!(
-                        "filed as {}, the bytes give {found}",
-                        Digest::from_bytes(digest)
-                    )
+                    format!("filed as {}, the bytes give {found}", Digest::from_bytes(digest))
                 }
                 Err(_) => format!("filed under no digest, the bytes give {found}"),
             };
@@ -275,27 +252,12 @@ fn check_filing(
             return;
         }
     };
-    let own_call = filing
-        .correlation_keys
-        .iter()
-        .find(|e| e.key == TOOL_CALL_KEY);
+    let own_call = filing.correlation_keys.iter().find(|e| e.key == TOOL_CALL_KEY);
     let own_call = own_call.map(|e| e.value.as_ref());
     for (column, same, own) in [
-        (
-            "seq",
-            filing.journal_seq == seq,
-            filing.journal_seq.to_string(),
-        ),
-        (
-            "record_id",
-            filing.record_id == record_id,
-            filing.record_id.to_string(),
-        ),
-        (
-            "call",
-            own_call == call,
-            own_call.unwrap_or("none").to_owned(),
-        ),
+        ("seq", filing.journal_seq == seq, filing.journal_seq.to_string()),
+        ("record_id", filing.record_id == record_id, filing.record_id.to_string()),
+        ("call", own_call == call, own_call.unwrap_or("none").to_owned()),
     ] {
         if !same {
             let detail = format!("filed under another {column} than the record's own, {own}");

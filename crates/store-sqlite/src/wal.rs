@@ -26,10 +26,7 @@ pub(crate) fn damaged_frame(path: &Path) -> std::io::Result<Option<u64>> {
         return Ok(None);
     }
     let word = |bytes: &[u8], at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(|b| b.try_into().ok())
-            .map_or(0, u32::from_be_bytes)
+        bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
     };
     let big_endian = word(&header, 0) & 1 == 1;
     let page_size = word(&header, 8) as usize;
@@ -49,11 +46,7 @@ pub(crate) fn damaged_frame(path: &Path) -> std::io::Result<Option<u64>> {
         let same_generation = (word(&frame, 8), word(&frame, 12)) == salts;
         if broken.is_none() {
             checksum(&mut sum, frame.get(..8).unwrap_or_default(), big_endian);
-            checksum(
-                &mut sum,
-                frame.get(FRAME_HEADER..).unwrap_or_default(),
-                big_endian,
-            );
+            checksum(&mut sum, frame.get(FRAME_HEADER..).unwrap_or_default(), big_endian);
             if !same_generation || sum != (word(&frame, 16), word(&frame, 20)) {
                 broken = Some(number);
             }
@@ -79,11 +72,7 @@ fn checksum(sum: &mut (u32, u32), bytes: &[u8], big_endian: bool) {
         let (a, b) = pair.split_at(4);
         let read = |half: &[u8]| {
             let half = half.try_into().unwrap_or_default();
-            if big_endian {
-                u32::from_be_bytes(half)
-            } else {
-                u32::from_le_bytes(half)
-            }
+            if big_endian { u32::from_be_bytes(half) } else { u32::from_le_bytes(half) }
         };
         sum.0 = sum.0.wrapping_add(read(a)).wrapping_add(sum.1);
         sum.1 = sum.1.wrapping_add(read(b)).wrapping_add(sum.0);

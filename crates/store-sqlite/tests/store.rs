@@ -38,16 +38,10 @@ async fn filled(dir: &Path, records: usize) {
     for i in 0..records {
         let id = format!("record.{i}");
         let contents = vec![Content::new(format!("content {i}").into_bytes())];
-        let mut record = draft(&id, "reason", Some(&format!("call.{}", i / 2)))
-            .record()
-            .clone();
+        let mut record = draft(&id, "reason", Some(&format!("call.{}", i / 2))).record().clone();
         let content = contents[0].digest().to_string();
         record.content_refs = vec![countersign_core::id::ContentRef::new(content).unwrap()];
-        let drafts = vec![
-            countersign_core::journal::JournalDraft::new(record)
-                .encode()
-                .unwrap(),
-        ];
+        let drafts = vec![countersign_core::journal::JournalDraft::new(record).encode().unwrap()];
         journal.append(Batch { drafts, contents }).await.unwrap();
     }
 }
@@ -63,12 +57,7 @@ async fn a_receipt_made_while_appending_verifies_with_the_public_key_alone() {
         let coverage = committed.coverage.unwrap();
         let seq = committed.seqs[1];
         let record = String::from_utf8(last.stamp(seq)).unwrap();
-        let receipt = Receipt::new(
-            seq,
-            record,
-            &coverage.proof,
-            coverage.checkpoint.to_string(),
-        );
+        let receipt = Receipt::new(seq, record, &coverage.proof, coverage.checkpoint.to_string());
         assert_eq!(receipt.verify(key().public()).unwrap().size, size * 2);
     }
     let again = journal.append(batch(&["3.a"])).await.unwrap();
@@ -92,10 +81,7 @@ async fn everything_is_there_after_reopening_and_the_tree_goes_on() {
     let mut reader = LogReader::open(&path).unwrap();
     let report = reader.verify(key().public(), |_, _| ()).unwrap();
     assert!(report.ok, "{report:?}");
-    assert_eq!(
-        (report.records, report.covered, report.checkpoints),
-        (15, 15, 5)
-    );
+    assert_eq!((report.records, report.covered, report.checkpoints), (15, 15, 5));
 }
 
 #[tokio::test]
@@ -119,10 +105,7 @@ async fn a_foreign_implementation_accepts_a_checkpoint_from_the_database_and_ref
 async fn two_gateways_cannot_open_one_database() {
     let (journal, dir) = fresh();
     let path = dir.path().join("journal.db");
-    assert!(matches!(
-        SqliteJournal::open(&path, key(), None),
-        Err(OpenError::InUse(_))
-    ));
+    assert!(matches!(SqliteJournal::open(&path, key(), None), Err(OpenError::InUse(_))));
     drop(journal);
     SqliteJournal::open(&path, key(), None).unwrap();
 }
@@ -142,32 +125,18 @@ async fn a_foreign_newer_or_damaged_database_is_refused_and_left_alone() {
     };
     let mut newer = good.clone();
     newer[63] = 2;
-    check("newer.db", &newer, |e| {
-        matches!(e, OpenError::Newer { found: 2, .. })
-    });
+    check("newer.db", &newer, |e| matches!(e, OpenError::Newer { found: 2, .. }));
     check("text.db", b"hello", |e| matches!(e, OpenError::Foreign(_)));
     let mut foreign = good.clone();
     foreign[68] = 0;
-    check("foreign.db", &foreign, |e| {
-        matches!(e, OpenError::Foreign(_))
-    });
-    check("cut.db", &good[..good.len() / 2], |e| {
-        matches!(e, OpenError::Damaged { .. })
-    });
+    check("foreign.db", &foreign, |e| matches!(e, OpenError::Foreign(_)));
+    check("cut.db", &good[..good.len() / 2], |e| matches!(e, OpenError::Damaged { .. }));
     let mut scrambled = good.clone();
     scrambled[4096..8192].fill(0x5a);
-    check("scrambled.db", &scrambled, |e| {
-        matches!(e, OpenError::Damaged { .. })
-    });
+    check("scrambled.db", &scrambled, |e| matches!(e, OpenError::Damaged { .. }));
     let other = Arc::new(LogKey::from_seed("log.example/other", &[9; 32]).unwrap());
-    assert!(matches!(
-        SqliteJournal::open(&path, other, None),
-        Err(OpenError::OtherKey { .. })
-    ));
-    assert!(matches!(
-        LogReader::open(&dir.path().join("none.db")),
-        Err(OpenError::Missing(_))
-    ));
+    assert!(matches!(SqliteJournal::open(&path, other, None), Err(OpenError::OtherKey { .. })));
+    assert!(matches!(LogReader::open(&dir.path().join("none.db")), Err(OpenError::Missing(_))));
 }
 
 #[tokio::test]
@@ -177,10 +146,7 @@ async fn a_changed_byte_in_any_record_is_found_and_the_record_named() {
     let path = dir.path().join("journal.db");
     let db = rusqlite::Connection::open(&path).unwrap();
     let stored = |seq: u64| -> Vec<u8> {
-        db.query_row("SELECT bytes FROM records WHERE seq = ?1", [seq], |r| {
-            r.get(0)
-        })
-        .unwrap()
+        db.query_row("SELECT bytes FROM records WHERE seq = ?1", [seq], |r| r.get(0)).unwrap()
     };
     for seq in 1..=4u64 {
         let bytes = stored(seq);
@@ -189,10 +155,7 @@ async fn a_changed_byte_in_any_record_is_found_and_the_record_named() {
             changed[at] ^= 0x20;
             let set = "UPDATE records SET bytes = ?1 WHERE seq = ?2";
             db.execute(set, rusqlite::params![changed, seq]).unwrap();
-            let report = LogReader::open(&path)
-                .unwrap()
-                .verify(key().public(), |_, _| ())
-                .unwrap();
+            let report = LogReader::open(&path).unwrap().verify(key().public(), |_, _| ()).unwrap();
             let id = format!("record.{}", seq - 1);
             let named = report.findings.iter().any(|f| {
                 f.rule == Rule::RecordChanged && f.record_id.as_deref() == Some(id.as_str())
@@ -201,13 +164,7 @@ async fn a_changed_byte_in_any_record_is_found_and_the_record_named() {
             db.execute(set, rusqlite::params![bytes, seq]).unwrap();
         }
     }
-    assert!(
-        LogReader::open(&path)
-            .unwrap()
-            .verify(key().public(), |_, _| ())
-            .unwrap()
-            .ok
-    );
+    assert!(LogReader::open(&path).unwrap().verify(key().public(), |_, _| ()).unwrap().ok);
 }
 
 #[tokio::test]
@@ -220,26 +177,11 @@ async fn tampering_beside_the_record_is_found_by_the_rule_that_should_find_it() 
             "UPDATE checkpoints SET note = replace(note, 'A', 'B') WHERE size = 3",
             Rule::CheckpointInvalid,
         ),
-        (
-            "UPDATE checkpoints SET size = 9 WHERE size = 4",
-            Rule::CheckpointInvalid,
-        ),
-        (
-            "UPDATE records SET record_id = 'other' WHERE seq = 3",
-            Rule::RecordMisfiled,
-        ),
-        (
-            "UPDATE records SET call = NULL WHERE seq = 3",
-            Rule::RecordMisfiled,
-        ),
-        (
-            "UPDATE nodes SET hash = zeroblob(32) WHERE place = 1",
-            Rule::RecordChanged,
-        ),
-        (
-            "UPDATE contents SET bytes = x'00' WHERE id = 1",
-            Rule::ContentChanged,
-        ),
+        ("UPDATE checkpoints SET size = 9 WHERE size = 4", Rule::CheckpointInvalid),
+        ("UPDATE records SET record_id = 'other' WHERE seq = 3", Rule::RecordMisfiled),
+        ("UPDATE records SET call = NULL WHERE seq = 3", Rule::RecordMisfiled),
+        ("UPDATE nodes SET hash = zeroblob(32) WHERE place = 1", Rule::RecordChanged),
+        ("UPDATE contents SET bytes = x'00' WHERE id = 1", Rule::ContentChanged),
         ("DELETE FROM contents WHERE id = 1", Rule::ContentMissing),
     ];
     for (sql, rule) in cases {
@@ -248,10 +190,7 @@ async fn tampering_beside_the_record_is_found_by_the_rule_that_should_find_it() 
         let path = dir.path().join("journal.db");
         let db = rusqlite::Connection::open(&path).unwrap();
         assert_eq!(db.execute(sql, []).unwrap(), 1, "{sql}");
-        let report = LogReader::open(&path)
-            .unwrap()
-            .verify(key().public(), |_, _| ())
-            .unwrap();
+        let report = LogReader::open(&path).unwrap().verify(key().public(), |_, _| ()).unwrap();
         let found = report.findings.iter().any(|f| f.rule == rule);
         assert!(!report.ok && found, "{sql}: {report:?}");
     }
@@ -262,10 +201,7 @@ async fn damage_in_the_write_ahead_log_is_not_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
     for i in 0..10 {
-        journal
-            .append(batch(&[&format!("record.{i}")]))
-            .await
-            .unwrap();
+        journal.append(batch(&[&format!("record.{i}")])).await.unwrap();
     }
     // What a killed gateway leaves behind: the database and a WAL that nobody folded in.
     let copy = tempfile::tempdir().unwrap();
@@ -273,12 +209,7 @@ async fn damage_in_the_write_ahead_log_is_not_passed_over() {
         std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
     }
     let path = copy.path().join("journal.db");
-    let verify = || {
-        LogReader::open(&path)
-            .unwrap()
-            .verify(key().public(), |_, _| ())
-            .unwrap()
-    };
+    let verify = || LogReader::open(&path).unwrap().verify(key().public(), |_, _| ()).unwrap();
     assert_eq!((verify().ok, verify().records), (true, 10));
     let wal_path = copy.path().join("journal.db-wal");
     let mut wal = std::fs::read(&wal_path).unwrap();
@@ -309,18 +240,9 @@ async fn a_full_database_refuses_appends_and_takes_them_again_when_there_is_room
     assert_eq!(*journal.head().borrow(), stored);
     drop(journal);
     let journal = SqliteJournal::open(&path, key(), None).unwrap();
-    assert_eq!(
-        journal.append(batch(&["more"])).await.unwrap().seqs,
-        [stored + 1]
-    );
+    assert_eq!(journal.append(batch(&["more"])).await.unwrap().seqs, [stored + 1]);
     drop(journal);
-    assert!(
-        LogReader::open(&path)
-            .unwrap()
-            .verify(key().public(), |_, _| ())
-            .unwrap()
-            .ok
-    );
+    assert!(LogReader::open(&path).unwrap().verify(key().public(), |_, _| ()).unwrap().ok);
 }
 
 struct LockedKey(Arc<LogKey>, std::sync::atomic::AtomicBool);

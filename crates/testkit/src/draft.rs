@@ -17,10 +17,7 @@ pub fn draft(record_id: &str, reason: &str, call: Option<&str>) -> JournalDraft 
     let source = SourceRef::new(SourceKind::Host, RefId::new("source.test").unwrap());
     let subject = EntityRef::new(EntityKind::Run, RefId::new("run.test").unwrap());
     let correlation_keys: Vec<_> = call
-        .map(|call| CorrelationEntry {
-            key: TOOL_CALL_KEY.into(),
-            value: call.into(),
-        })
+        .map(|call| CorrelationEntry { key: TOOL_CALL_KEY.into(), value: call.into() })
         .into_iter()
         .collect();
     JournalDraft::new(JournalRecord {

@@ -9,30 +9,18 @@ use crate::draft::draft;
 /// A batch of run records with these ids, each with its id as text.
 #[must_use]
 pub fn batch(ids: &[&str]) -> Batch {
-    let drafts = ids
-        .iter()
-        .map(|id| draft(id, id, None).encode().unwrap())
-        .collect();
-    Batch {
-        drafts,
-        contents: Vec::new(),
-    }
+    let drafts = ids.iter().map(|id| draft(id, id, None).encode().unwrap()).collect();
+    Batch { drafts, contents: Vec::new() }
 }
 
 /// The journal numbers records from 1, in order, and stores them with that number.
 pub async fn numbers_records(journal: &dyn Journal) {
-    assert_eq!(
-        journal.append(batch(&["a", "b"])).await.unwrap().seqs,
-        [1, 2]
-    );
+    assert_eq!(journal.append(batch(&["a", "b"])).await.unwrap().seqs, [1, 2]);
     assert_eq!(journal.append(batch(&["c"])).await.unwrap().seqs, [3]);
     let entries = journal.read(1, 10).await.unwrap();
     for (entry, (seq, id)) in entries.iter().zip([(1, "a"), (2, "b"), (3, "c")]) {
         let record: JournalRecord = serde_json::from_slice(&entry.bytes).unwrap();
-        assert_eq!(
-            (entry.seq, record.journal_seq, record.record_id.as_str()),
-            (seq, seq, id)
-        );
+        assert_eq!((entry.seq, record.journal_seq, record.record_id.as_str()), (seq, seq, id));
     }
     assert_eq!(entries.len(), 3);
     assert_eq!(journal.read(3, 10).await.unwrap().len(), 1);
@@ -44,29 +32,14 @@ pub async fn numbers_records(journal: &dyn Journal) {
 /// nothing of the batch is stored.
 pub async fn same_id_same_content(journal: &dyn Journal) {
     journal.append(batch(&["a", "b"])).await.unwrap();
-    assert_eq!(
-        journal.append(batch(&["b", "c"])).await.unwrap().seqs,
-        [2, 3]
-    );
+    assert_eq!(journal.append(batch(&["b", "c"])).await.unwrap().seqs, [2, 3]);
     let other = draft("a", "other", None).encode().unwrap();
     for drafts in [
         vec![batch(&["d"]).drafts.remove(0), other.clone()],
-        vec![
-            draft("e", "e", None).encode().unwrap(),
-            draft("e", "f", None).encode().unwrap(),
-        ],
+        vec![draft("e", "e", None).encode().unwrap(), draft("e", "f", None).encode().unwrap()],
     ] {
-        let error = journal
-            .append(Batch {
-                drafts,
-                contents: vec![],
-            })
-            .await
-            .unwrap_err();
-        let AppendError::Conflict {
-            stored, offered, ..
-        } = error
-        else {
+        let error = journal.append(Batch { drafts, contents: vec![] }).await.unwrap_err();
+        let AppendError::Conflict { stored, offered, .. } = error else {
             panic!("{error}");
         };
         assert_ne!(stored, offered);
@@ -77,10 +50,7 @@ pub async fn same_id_same_content(journal: &dyn Journal) {
 
 /// The same id twice in one batch is one record.
 pub async fn repeats_within_a_batch_fall_together(journal: &dyn Journal) {
-    assert_eq!(
-        journal.append(batch(&["a", "a", "b"])).await.unwrap().seqs,
-        [1, 1, 2]
-    );
+    assert_eq!(journal.append(batch(&["a", "a", "b"])).await.unwrap().seqs, [1, 1, 2]);
 }
 
 /// Records of a call are found by it, and content by its digest.
@@ -90,20 +60,8 @@ pub async fn finds_calls_and_content(journal: &dyn Journal) {
     let drafts = ["x.1", "y.1", "x.2"]
         .map(|id| draft(id, id, id.split('.').next()).encode().unwrap())
         .to_vec();
-    journal
-        .append(Batch {
-            drafts,
-            contents: vec![content.clone(), content],
-        })
-        .await
-        .unwrap();
-    let seqs: Vec<_> = journal
-        .read_call("x")
-        .await
-        .unwrap()
-        .iter()
-        .map(|e| e.seq)
-        .collect();
+    journal.append(Batch { drafts, contents: vec![content.clone(), content] }).await.unwrap();
+    let seqs: Vec<_> = journal.read_call("x").await.unwrap().iter().map(|e| e.seq).collect();
     assert_eq!(seqs, [1, 3]);
     assert_eq!(journal.read_call("z").await.unwrap(), []);
     assert_eq!(journal.content(digest).await.unwrap().unwrap(), b"\xffargs");
@@ -121,11 +79,7 @@ pub async fn concurrent_appends_do_not_interleave(journal: &dyn Journal) {
     let mut running: Vec<_> = (0..50).map(|i| Box::pin(one(i))).collect();
     std::future::poll_fn(|context| {
         running.retain_mut(|f| f.as_mut().poll(context).is_pending());
-        if running.is_empty() {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
+        if running.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
     assert_eq!(*journal.head().borrow(), 150);

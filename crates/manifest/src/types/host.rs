@@ -54,12 +54,9 @@ pub(crate) fn check(host: &str, rule: HostRule) -> Result<(), Refusal> {
 
 fn name(host: &str, rule: HostRule) -> Result<(), Refusal> {
     let under = |suffix: &str| {
-        host.strip_suffix(suffix)
-            .is_some_and(|head| head.is_empty() || head.ends_with('.'))
+        host.strip_suffix(suffix).is_some_and(|head| head.is_empty() || head.ends_with('.'))
     };
-    let internal = ["localhost", "local", "internal", "localdomain"]
-        .into_iter()
-        .any(under);
+    let internal = ["localhost", "local", "internal", "localdomain"].into_iter().any(under);
     let first = host.split('.').next().unwrap_or_default();
     if METADATA.iter().any(|m| under(m))
         || (internal && matches!(first, "metadata" | "instance-data"))
@@ -69,9 +66,7 @@ fn name(host: &str, rule: HostRule) -> Result<(), Refusal> {
     if internal && !rule.allow_internal {
         return refuse("internal_host", "is a name of an internal host");
     }
-    embedded(host)
-        .into_iter()
-        .try_for_each(|ip| address(ip, rule))
+    embedded(host).into_iter().try_for_each(|ip| address(ip, rule))
 }
 
 /// Addresses that resolvers such as nip.io read out of a name: dotted, dashed, hexadecimal.
@@ -127,10 +122,7 @@ fn address(ip: IpAddr, rule: HostRule) -> Result<(), Refusal> {
 
 fn metadata_v4(ip: Ipv4Addr) -> bool {
     ip.is_link_local()
-        || matches!(
-            ip.octets(),
-            [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192]
-        )
+        || matches!(ip.octets(), [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192])
 }
 
 fn metadata_v6(ip: Ipv6Addr) -> bool {

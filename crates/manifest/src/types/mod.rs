@@ -15,31 +15,16 @@ use text::TextRule;
 /// The types that can be declared, with the constraints each takes beside `pattern` and
 /// `sanitize`, which fit all.
 pub(crate) const SUPPORTED: &[(&str, &[&str])] = &[
-    (
-        "string",
-        &["allow_leading_dash", "allow_whitespace", "allow_at"],
-    ),
+    ("string", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
     ("literal_text", &[]),
     ("integer", &["min", "max", "clamp", "allow_leading_dash"]),
-    (
-        "number",
-        &["min_float", "max_float", "clamp", "allow_leading_dash"],
-    ),
+    ("number", &["min_float", "max_float", "clamp", "allow_leading_dash"]),
     ("port", &[]),
     ("boolean", &[]),
     ("enum", &["allowed"]),
-    (
-        "path",
-        &["allow_leading_dash", "allow_whitespace", "allow_at"],
-    ),
-    (
-        "url",
-        &["schemes", "scope_check", "block_internal", "allow_internal"],
-    ),
-    (
-        "regex_match",
-        &["allow_leading_dash", "allow_whitespace", "allow_at"],
-    ),
+    ("path", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
+    ("url", &["schemes", "scope_check", "block_internal", "allow_internal"]),
+    ("regex_match", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
 ];
 
 /// Types of the format that this version does not have.
@@ -66,10 +51,7 @@ pub(crate) struct Refusal {
 }
 
 pub(crate) fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal {
-        code,
-        message: message.into(),
-    })
+    Err(Refusal { code, message: message.into() })
 }
 
 /// One type with its constraints; resolving compiles nothing.
@@ -106,10 +88,7 @@ impl Pattern {
         // INVARIANT: the source alone compiles, so its groups balance and it cannot close ours.
         Regex::new(source)?;
         let whole = Regex::new(&format!(r"\A(?:{source})\z"))?;
-        Ok(Self {
-            source: source.to_owned(),
-            whole,
-        })
+        Ok(Self { source: source.to_owned(), whole })
     }
 }
 
@@ -128,11 +107,7 @@ impl ArgType {
             (Kind::Number(rule), Value::Number(number)) => rule.parse(&number.to_string())?,
             (Kind::Boolean, Value::Bool(flag)) => flag.to_string(),
             (kind, Value::String(text)) => {
-                let max = if matches!(kind, Kind::Literal) {
-                    MAX_LITERAL
-                } else {
-                    MAX_TEXT
-                };
+                let max = if matches!(kind, Kind::Literal) { MAX_LITERAL } else { MAX_TEXT };
                 if text.len() > max {
                     let length = text.len();
                     return refuse("too_long", format!("has {length} bytes; at most {max}"));
@@ -151,20 +126,14 @@ impl ArgType {
                     Value::Array(_) => "a list",
                     Value::Object(_) => "an object",
                 };
-                return refuse(
-                    "wrong_type",
-                    format!("must be {}, not {found}", self.wanted()),
-                );
+                return refuse("wrong_type", format!("must be {}, not {found}", self.wanted()));
             }
         };
         if let Some(pattern) = &self.pattern
             && !pattern.whole.is_match(&text)
         {
             let (text, pattern) = (excerpt(&text), excerpt(&pattern.source));
-            return refuse(
-                "pattern_mismatch",
-                format!("`{text}` does not match `{pattern}`"),
-            );
+            return refuse("pattern_mismatch", format!("`{text}` does not match `{pattern}`"));
         }
         Ok(text)
     }
@@ -183,11 +152,7 @@ impl ArgType {
             Kind::Enum(allowed) if allowed.iter().any(|a| a == text) => {}
             Kind::Enum(allowed) => {
                 let shown: Vec<_> = allowed.iter().take(12).map(|a| excerpt(a)).collect();
-                let more = if allowed.len() > shown.len() {
-                    ", …"
-                } else {
-                    ""
-                };
+                let more = if allowed.len() > shown.len() { ", …" } else { "" };
                 let shown = shown.join(", ");
                 return refuse(
                     "not_allowed",
@@ -225,7 +190,7 @@ impl ArgType {
 
     /// JSON Schema of the value, without a description.
     pub(crate) fn schema(&self) -> Map<String, Value> {
-        let mut schema = match &self.kind {
+        let schema = match &self.kind {
             Kind::Text(_) | Kind::Path(_) => {
                 json!({"type": "string", "minLength": 1, "maxLength": MAX_TEXT})
             }
@@ -239,26 +204,21 @@ impl ArgType {
             Kind::Boolean => json!({"type": "boolean"}),
             Kind::Enum(allowed) => json!({"type": "string", "enum": allowed}),
         };
+        let Value::Object(mut schema) = schema else {
+            return Map::new();
+        };
         // Only what this crate and JSON Schema read alike: the rest would mislead.
         if let Some(pattern) = &self.pattern
-            && matches!(
-                self.kind,
-                Kind::Text(_) | Kind::Path(_) | Kind::Url(_) | Kind::Literal
-            )
-            && !pattern.source.contains("(?")
-            && !pattern.source.contains("[[")
-            && !pattern.source.contains("&&")
-            && !pattern
-                .source
-                .split('\\')
-                .skip(1)
-                .any(|s| s.starts_with(char::is_alphanumeric))
+            && matches!(self.kind, Kind::Text(_) | Kind::Path(_) | Kind::Url(_) | Kind::Literal)
+            && !["(?", "[[", "&&", "--", "~~"].iter().any(|s| pattern.source.contains(s))
+            && !pattern.source.split('\\').skip(1).any(|s| s.starts_with(char::is_alphanumeric))
         {
-            schema["pattern"] = format!("^(?:{})$", pattern.source).into();
+            let source = &pattern.source;
+            let anchored =
+                source.starts_with('^') && source.ends_with('$') && !source.contains('|');
+            let whole = if anchored { source.clone() } else { format!("^(?:{source})$") };
+            schema.insert("pattern".to_owned(), whole.into());
         }
-        match schema {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        }
+        schema
     }
 }

@@ -1,6 +1,6 @@
 //! Numbers in one spelling each.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::{Refusal, refuse};
 use crate::diagnostic::excerpt;
@@ -37,11 +37,7 @@ impl IntegerRule {
 
     pub(crate) fn schema(&self) -> Value {
         let floor = if self.negative() { None } else { Some(0) };
-        let min = if self.clamp {
-            floor
-        } else {
-            self.min.max(floor)
-        };
+        let min = if self.clamp { floor } else { self.min.max(floor) };
         let max = if self.clamp { None } else { self.max };
         bounds("integer", min.map(Value::from), max.map(Value::from))
     }
@@ -63,20 +59,14 @@ impl NumberRule {
     pub(crate) fn parse(&self, text: &str) -> Result<String, Refusal> {
         let shown = || excerpt(text);
         let Some(nonzero) = decimal(text) else {
-            return refuse(
-                "not_a_number",
-                format!("`{}` is not a plain number", shown()),
-            );
+            return refuse("not_a_number", format!("`{}` is not a plain number", shown()));
         };
         let n: f64 = match text.parse() {
             Ok(n) if f64::is_finite(n) => n,
             _ => return refuse("not_finite", format!("`{}` is too large", shown())),
         };
         if nonzero && n == 0.0 {
-            return refuse(
-                "rounds_to_zero",
-                format!("`{}` is too close to zero", shown()),
-            );
+            return refuse("rounds_to_zero", format!("`{}` is too close to zero", shown()));
         }
         if text.starts_with('-') && (n == 0.0 || !self.negative()) {
             return refuse("negative", format!("`{}` is negative", shown()));
@@ -145,12 +135,9 @@ fn decimal(text: &str) -> Option<bool> {
 }
 
 fn bounds(kind: &str, min: Option<Value>, max: Option<Value>) -> Value {
-    let mut schema = json!({"type": kind});
-    if let Some(min) = min {
-        schema["minimum"] = min;
-    }
-    if let Some(max) = max {
-        schema["maximum"] = max;
-    }
-    schema
+    let mut schema = Map::new();
+    schema.insert("type".to_owned(), kind.into());
+    schema.extend(min.map(|min| ("minimum".to_owned(), min)));
+    schema.extend(max.map(|max| ("maximum".to_owned(), max)));
+    schema.into()
 }

@@ -16,9 +16,7 @@ pub(crate) fn check(rule: &TextRule, text: &str) -> Result<(), Refusal> {
     }
     let scheme = text.split_once(':').is_some_and(|(head, _)| {
         head.starts_with(|c: char| c.is_ascii_alphabetic())
-            && head
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+            && head.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
     });
     if scheme {
         return refuse("path_scheme", "begins like a drive or a URL");
@@ -31,10 +29,7 @@ pub(crate) fn check(rule: &TextRule, text: &str) -> Result<(), Refusal> {
         )
     });
     if encoded {
-        return refuse(
-            "path_escape",
-            "hides a dot, slash or backslash as a percent escape",
-        );
+        return refuse("path_escape", "hides a dot, slash or backslash as a percent escape");
     }
     Ok(())
 }

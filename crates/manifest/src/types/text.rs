@@ -28,14 +28,10 @@ impl TextRule {
             _ => {}
         }
         match text.chars().find(|c| ";|&$`(){}[]<>!'\"\\".contains(*c)) {
-            Some(c @ ('\'' | '"' | '\\')) => refuse(
-                "quote_character",
-                format!("holds a quote or backslash: {c}"),
-            ),
-            Some(c) => refuse(
-                "shell_character",
-                format!("holds `{c}`, which shells act on"),
-            ),
+            Some(c @ ('\'' | '"' | '\\')) => {
+                refuse("quote_character", format!("holds a quote or backslash: {c}"))
+            }
+            Some(c) => refuse("shell_character", format!("holds `{c}`, which shells act on")),
             None => Ok(()),
         }
     }
@@ -47,10 +43,7 @@ pub(crate) fn visible(text: &str, spaces: bool) -> Result<(), Refusal> {
         return refuse("empty", "must not be empty");
     }
     if text.len() > MAX_TEXT {
-        return refuse(
-            "too_long",
-            format!("has {} bytes; at most {MAX_TEXT}", text.len()),
-        );
+        return refuse("too_long", format!("has {} bytes; at most {MAX_TEXT}", text.len()));
     }
     for c in text.chars() {
         let code = u32::from(c);
@@ -59,15 +52,9 @@ pub(crate) fn visible(text: &str, spaces: bool) -> Result<(), Refusal> {
         } else if c.is_whitespace() && !(spaces && c == ' ') {
             return refuse("whitespace", format!("holds white space, U+{code:04X}"));
         } else if c.is_control() {
-            return refuse(
-                "control_character",
-                format!("holds a control character, U+{code:04X}"),
-            );
+            return refuse("control_character", format!("holds a control character, U+{code:04X}"));
         } else if hides(c) {
-            return refuse(
-                "hidden_character",
-                format!("holds an invisible one, U+{code:04X}"),
-            );
+            return refuse("hidden_character", format!("holds an invisible one, U+{code:04X}"));
         }
     }
     if text.starts_with(' ') || text.ends_with(' ') {

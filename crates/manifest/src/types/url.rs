@@ -18,32 +18,19 @@ impl UrlRule {
             return refuse("shell_character", format!("holds `{c}`"));
         }
         if !value.is_ascii() {
-            return refuse(
-                "url_not_canonical",
-                "holds a character that has to be escaped",
-            );
+            return refuse("url_not_canonical", "holds a character that has to be escaped");
         }
         let Ok(url) = url::Url::parse(value) else {
             return refuse("not_a_url", "is not an absolute URL");
         };
         if !self.schemes.iter().any(|s| s == url.scheme()) {
-            let (found, allowed) = (
-                crate::diagnostic::excerpt(url.scheme()),
-                self.schemes.join(", "),
-            );
-            return refuse(
-                "url_scheme",
-                format!("scheme `{found}` is not one of: {allowed}"),
-            );
+            let (found, allowed) =
+                (crate::diagnostic::excerpt(url.scheme()), self.schemes.join(", "));
+            return refuse("url_scheme", format!("scheme `{found}` is not one of: {allowed}"));
         }
-        let Some(rest) = value
-            .get(url.scheme().len()..)
-            .and_then(|r| r.strip_prefix("://"))
-        else {
-            return refuse(
-                "url_not_canonical",
-                "must begin with a lower-case scheme and `://`",
-            );
+        let rest = value.strip_prefix(url.scheme()).and_then(|r| r.strip_prefix("://"));
+        let Some(rest) = rest else {
+            return refuse("url_not_canonical", "must begin with a lower-case scheme and `://`");
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, tail) = rest.split_at(end);

@@ -1,0 +1,556 @@
+//! One call, from request to result.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use countersign_audit::receipt::Receipt;
+use countersign_core::digest::Digest;
+use countersign_core::effect::EffectTerminalStatus;
+use countersign_core::hold::Approver;
+use countersign_core::id::{AgentId, ContentRef, RunId, ToolCallId};
+use countersign_core::journal::EncodedDraft;
+use countersign_core::plan::RunLimits;
+use countersign_core::text::visible;
+use countersign_core::tool::ToolCallStatus;
+use countersign_escalation::time::rfc3339;
+use countersign_escalation::{EscalationQueue, Limits};
+use countersign_manifest::{ArgProblem, Envelope, EnvelopeStatus, Manifest, ManifestSet, Planned};
+use countersign_ports::clock::Clock;
+use countersign_ports::entropy::{Entropy, random_id};
+use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
+use countersign_ports::journal::{AppendError, Batch, Committed, Content, Journal};
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+
+use crate::approval::{EarlierApprovals, JournalRecorder, call_id};
+use crate::policy::Policy;
+use crate::records::{Base, CallFacts, ToolStep};
+use crate::recovery::{Found, StartError, recover};
+use crate::render::{Rendering, canonical, fingerprint, shorten};
+use crate::run::{Run, RunError};
+
+/// Bytes of output in an envelope. The whole output stands in the journal's content store.
+const ENVELOPE_OUTPUT_MAX: usize = 256 << 10;
+
+/// What a kernel is made of.
+pub struct Parts {
+    /// Where everything is recorded.
+    pub journal: Arc<dyn Journal>,
+    /// The time in records and deadlines.
+    pub clock: Arc<dyn Clock>,
+    /// What ids are made of.
+    pub entropy: Arc<dyn Entropy>,
+    /// What runs plans.
+    pub executor: Arc<dyn ToolExecutor>,
+    /// The tools there are.
+    pub manifests: ManifestSet,
+    /// Which calls need a person.
+    pub policy: Policy,
+    /// How many calls may wait for one.
+    pub limits: Limits,
+    /// The program and version, for the records.
+    pub version: String,
+}
+
+struct Inner {
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    executor: Arc<dyn ToolExecutor>,
+    manifests: ManifestSet,
+    policy: Policy,
+    policy_digest: Digest,
+    package: Arc<str>,
+    queue: EscalationQueue,
+    recorder: Arc<JournalRecorder>,
+    earlier: Mutex<EarlierApprovals>,
+}
+
+/// Governs calls. Clones are handles to one kernel.
+#[derive(Clone)]
+pub struct Kernel(Arc<Inner>);
+
+/// Why a call did not run, in words for the agent and its operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// A stable code, such as `bad_arguments` or `approval.denied`.
+    pub code: String,
+    /// Who or what denied, and why.
+    pub message: String,
+    /// The person, if it was one.
+    pub by: Option<Approver>,
+    /// What the person wrote.
+    pub reason: Option<String>,
+    /// Every bad argument.
+    pub problems: Vec<ArgProblem>,
+}
+
+impl Denial {
+    pub(crate) fn new(code: &str, message: String) -> Self {
+        Self { code: code.to_owned(), message, by: None, reason: None, problems: Vec::new() }
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Governed {
+    /// The call, as it stands in the journal. Absent when there was no randomness for an id.
+    pub call_id: Option<ToolCallId>,
+    /// What the agent gets.
+    pub envelope: Envelope,
+    /// Why it did not run, if it did not.
+    pub denial: Option<Denial>,
+    /// The proof of the call's last record. Absent when it could not be recorded, or the
+    /// journal does not sign.
+    pub receipt: Option<Receipt>,
+}
+
+impl Kernel {
+    /// Takes up the journal where it was left: holds with time left are opened again, the
+    /// others are closed, and effects of unknown outcome are listed and never run again.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written.
+    pub async fn start(parts: Parts) -> Result<(Self, Found), StartError> {
+        let policy_digest = parts.policy.digest();
+        let package: Arc<str> = Digest::of(canonical(&json!({
+            "version": parts.version,
+            "manifests": parts.manifests.digest(),
+            "policy": policy_digest,
+        })))
+        .to_string()
+        .into();
+        let recorder = Arc::new(JournalRecorder {
+            journal: Arc::clone(&parts.journal),
+            clock: Arc::clone(&parts.clock),
+            package: Arc::clone(&package),
+            requests: Mutex::default(),
+        });
+        let queue = EscalationQueue::new(Arc::clone(&parts.clock), recorder.clone(), parts.limits);
+        let kernel = Self(Arc::new(Inner {
+            journal: parts.journal,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            executor: parts.executor,
+            manifests: parts.manifests,
+            policy: parts.policy,
+            policy_digest,
+            package,
+            queue,
+            recorder,
+            earlier: Mutex::default(),
+        }));
+        let found = recover(&kernel).await?;
+        Ok((kernel, found))
+    }
+
+    /// The held calls.
+    #[must_use]
+    pub fn queue(&self) -> &EscalationQueue {
+        &self.0.queue
+    }
+
+    /// The tools there are.
+    #[must_use]
+    pub fn manifests(&self) -> &ManifestSet {
+        &self.0.manifests
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &dyn Journal {
+        &*self.0.journal
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    pub(crate) fn policy_digest(&self) -> &Digest {
+        &self.0.policy_digest
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.0.entropy
+    }
+
+    pub(crate) fn package(&self) -> &str {
+        &self.0.package
+    }
+
+    pub(crate) fn recorder(&self) -> &JournalRecorder {
+        &self.0.recorder
+    }
+
+    pub(crate) fn earlier(&self) -> &Mutex<EarlierApprovals> {
+        &self.0.earlier
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.0.clock.now_millis()
+    }
+
+    /// Starts a run: returns once its start is recorded.
+    ///
+    /// # Errors
+    /// When it cannot be recorded; there is no run then.
+    pub async fn run_start(&self, agent_id: AgentId, how: &str) -> Result<Run, RunError> {
+        let id = RunId::new(format!("run.{}", random_id(self.entropy())?))?;
+        let run = Run::new(id, agent_id)?;
+        self.run_note(&run, "started", how).await?;
+        Ok(run)
+    }
+
+    /// Records something about a run, once for each status: that it ended, and why.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn run_note(&self, run: &Run, status: &str, reason: &str) -> Result<(), RunError> {
+        let event = match status {
+            "started" => "run_started",
+            "ended" => "run_ended",
+            _ => "run_noted",
+        };
+        let suffix = match event {
+            "run_noted" => format!("{status}.{}", random_id(self.entropy())?),
+            _ => status.to_owned(),
+        };
+        let base = Base {
+            run_id: run.id(),
+            agent_id: run.agent_id(),
+            package: self.package(),
+            now: self.now(),
+        };
+        let draft = base
+            .run(&suffix, event, status, &shorten(&visible(reason)))
+            .map_err(|error| RunError::Record(error.to_string()))?;
+        self.journal().append(Batch { drafts: vec![draft], contents: Vec::new() }).await?;
+        Ok(())
+    }
+
+    /// Governs one call to its end. Dropping the future calls it off: a hold is cancelled, a
+    /// running tool is killed, and both are recorded.
+    pub async fn govern(&self, run: &Run, tool: &str, arguments: &Map<String, Value>) -> Governed {
+        let call = match call_id(self) {
+            Ok(call) => call,
+            Err(denial) => return self.denied(tool, String::new(), denial),
+        };
+        let name = shorten(&visible(tool)).chars().take(64).collect::<String>();
+        let name = if name.is_empty() { "?".to_owned() } else { name };
+        let mut facts = match CallFacts::new(run, call, run.next_turn(), name) {
+            Ok(facts) => facts,
+            Err(error) => {
+                let denial = Denial::new("not_recorded", error.to_string());
+                return self.denied(tool, String::new(), denial);
+            }
+        };
+        let Some(manifest) = self.manifests().get(tool) else {
+            let denial = Denial::new("unknown_tool", format!("there is no tool `{}`", facts.tool));
+            return self.refuse(&facts, String::new(), denial).await;
+        };
+        let planned = match manifest.plan(arguments) {
+            Ok(planned) => planned,
+            Err(problems) => {
+                let denial = bad_arguments(problems);
+                return self.refuse(&facts, String::new(), denial).await;
+            }
+        };
+        let rendering = Rendering::new(manifest, &planned);
+        let args = Content::new(canonical(arguments));
+        facts.fingerprint =
+            Some(fingerprint(run.agent_id(), manifest, &planned.plan, self.policy_digest()));
+        if let Err(error) = facts.plan(manifest, &args.digest(), &rendering) {
+            let denial = Denial::new("not_recorded", error.to_string());
+            return self.refuse(&facts, rendering.command, denial).await;
+        }
+        if let Some(rule) = self.policy().rule(manifest)
+            && let Err(denial) =
+                self.countersign(&mut facts, manifest, &rendering, &rule, &args).await
+        {
+            return self.refuse(&facts, rendering.command, denial).await;
+        }
+        self.effect(facts, manifest, planned, rendering, args).await
+    }
+
+    async fn effect(
+        &self,
+        facts: CallFacts,
+        manifest: &Manifest,
+        planned: Planned,
+        rendering: Rendering,
+        args: Content,
+    ) -> Governed {
+        let intent = ToolStep {
+            status: ToolCallStatus::IntentRecorded,
+            terminal: None,
+            error: None,
+            summary: "",
+            contents: &[],
+        };
+        if let Err(error) = self.append(&facts, intent, vec![args]).await {
+            let denial = Denial::new("not_recorded", format!("journal: {error}"));
+            return self.denied(&facts.tool, rendering.command, denial).of(&facts);
+        }
+        // From here on the effect may have happened, so its end is recorded by a task that
+        // no caller can drop.
+        let (caller, caller_gone) = oneshot::channel::<()>();
+        let run = ToolRun { plan: planned.plan, limits: manifest.limits() };
+        let (kernel, tool) = (self.clone(), manifest.name().to_owned());
+        let command = rendering.command.clone();
+        let failed_facts = facts.clone();
+        let finished =
+            tokio::spawn(
+                async move { kernel.finish(facts, &tool, run, command, caller_gone).await },
+            )
+            .await;
+        drop(caller);
+        finished.unwrap_or_else(|error| {
+            tracing::error!(%error, "recording the end of a call failed");
+            let denial = Denial::new("outcome_unknown", "the call's end is not known".to_owned());
+            let mut governed = self.denied(&failed_facts.tool, rendering.command, denial);
+            governed.envelope.status = EnvelopeStatus::Error;
+            governed.of(&failed_facts)
+        })
+    }
+
+    async fn finish(
+        self,
+        facts: CallFacts,
+        tool: &str,
+        run: ToolRun,
+        command: String,
+        mut caller_gone: oneshot::Receiver<()>,
+    ) -> Governed {
+        let limits = run.limits.clone();
+        let executor = Arc::clone(&self.0.executor);
+        // A task of its own, so that a panicking executor is an outcome and not a crash.
+        let mut running = tokio::spawn(async move { executor.run(run).await });
+        let (execution, called_off) = tokio::select! {
+            done = &mut running => (done.ok(), false),
+            _ = &mut caller_gone => {
+                running.abort();
+                (running.await.ok(), true)
+            }
+        };
+        let execution = execution.unwrap_or_else(|| {
+            let why = if called_off {
+                "the caller went away, and everything the call had started was killed"
+            } else {
+                "the executor failed"
+            };
+            Execution {
+                status: ExecutionStatus::Unknown(why.to_owned()),
+                stdout: Vec::new(),
+                stdout_sha256: *Digest::of([]).as_bytes(),
+                stdout_len: 0,
+                stderr: Vec::new(),
+                duration: Duration::ZERO,
+            }
+        });
+        let terminal = match &execution.status {
+            ExecutionStatus::Exited(0) => EffectTerminalStatus::Completed,
+            ExecutionStatus::Exited(_)
+            | ExecutionStatus::Signalled(_)
+            | ExecutionStatus::NotStarted(_) => EffectTerminalStatus::Failed,
+            ExecutionStatus::TimedOut => EffectTerminalStatus::TimedOut,
+            ExecutionStatus::Unknown(_) if called_off => EffectTerminalStatus::Cancelled,
+            ExecutionStatus::Unknown(_) => EffectTerminalStatus::Unknown,
+        };
+        let manifest = self.manifests().get(tool);
+        let mut envelope = self.envelope(&facts, manifest, command, &execution, &limits);
+        let output = Content::new(execution.stdout);
+        let reference = ContentRef::new(output.digest().to_string());
+        let contents: Vec<_> = reference.ok().into_iter().collect();
+        let summary = summary(&execution.status, execution.stdout_len, execution.duration);
+        let step = ToolStep {
+            status: terminal.into(),
+            terminal: Some(terminal),
+            error: None,
+            summary: &summary,
+            contents: &contents,
+        };
+        let receipt = match self.append(&facts, step, vec![output]).await {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tracing::error!(call = %facts.call_id, %error, "a result is not recorded");
+                // The effect stays without a result, and is listed as unknown at the next
+                // start. The agent must not take it for a recorded success.
+                envelope.status = EnvelopeStatus::Error;
+                envelope.results = json!({
+                    "error": format!("the call ran ({summary}), but its result could not be \
+                                      recorded: {error}"),
+                    "unrecorded": envelope.results,
+                });
+                None
+            }
+        };
+        Governed { call_id: Some(facts.call_id), envelope, denial: None, receipt }
+    }
+
+    /// Records the refusal, if that is possible, and refuses in any case.
+    async fn refuse(&self, facts: &CallFacts, command: String, denial: Denial) -> Governed {
+        let summary = shorten(&denial.message);
+        let step = ToolStep {
+            status: ToolCallStatus::DeniedBeforeExecution,
+            terminal: Some(EffectTerminalStatus::DeniedBeforeExecution),
+            error: Some(&denial.code),
+            summary: &summary,
+            contents: &[],
+        };
+        let stopping = denial.code == "gateway_stopping";
+        // A call that is still held has not ended.
+        let receipt = if stopping { Ok(None) } else { self.append(facts, step, Vec::new()).await };
+        let mut governed = self.denied(&facts.tool, command, denial).of(facts);
+        match receipt {
+            Ok(receipt) => governed.receipt = receipt,
+            Err(error) => {
+                tracing::error!(call = %facts.call_id, %error, "a refusal is not recorded");
+            }
+        }
+        governed
+    }
+
+    async fn append(
+        &self,
+        facts: &CallFacts,
+        step: ToolStep<'_>,
+        contents: Vec<Content>,
+    ) -> Result<Option<Receipt>, AppendError> {
+        let draft = facts
+            .tool_record(step, self.package(), self.now())
+            .map_err(|error| AppendError::NoRoom(error.to_string()))?;
+        let committed =
+            self.journal().append(Batch { drafts: vec![draft.clone()], contents }).await?;
+        Ok(receipt(&draft, committed))
+    }
+
+    fn denied(&self, tool: &str, command: String, denial: Denial) -> Governed {
+        let mut denied = json!({ "code": denial.code, "message": denial.message });
+        if let Value::Object(fields) = &mut denied {
+            if let Some(by) = &denial.by {
+                fields.insert("by".to_owned(), json!(by));
+            }
+            if let Some(reason) = &denial.reason {
+                fields.insert("reason".to_owned(), json!(reason));
+            }
+            if !denial.problems.is_empty() {
+                fields.insert("arguments".to_owned(), json!(denial.problems));
+            }
+        }
+        Governed {
+            call_id: None,
+            envelope: Envelope {
+                status: EnvelopeStatus::Denied,
+                scan_id: String::new(),
+                tool: visible(tool).into_owned(),
+                command,
+                duration_ms: 0,
+                timestamp: rfc3339(self.now()),
+                output_hash: Digest::of([]).to_string(),
+                exit_code: None,
+                stderr: None,
+                results: json!({ "denied": denied }),
+                output_file: None,
+                output_truncated: None,
+            },
+            denial: Some(denial),
+            receipt: None,
+        }
+    }
+
+    fn envelope(
+        &self,
+        facts: &CallFacts,
+        manifest: Option<&Manifest>,
+        command: String,
+        execution: &Execution,
+        limits: &RunLimits,
+    ) -> Envelope {
+        let (mut status, exit_code, problem) = match &execution.status {
+            ExecutionStatus::Exited(0) => (EnvelopeStatus::Success, Some(0), None),
+            ExecutionStatus::Exited(code) => (EnvelopeStatus::Error, Some(*code), None),
+            ExecutionStatus::Signalled(signal) => {
+                (EnvelopeStatus::Error, None, Some(format!("ended by signal {signal}")))
+            }
+            ExecutionStatus::TimedOut => {
+                let after = limits.timeout.as_secs_f64();
+                let text = format!("not done within {after} s; everything it started was killed");
+                (EnvelopeStatus::Timeout, None, Some(text))
+            }
+            ExecutionStatus::NotStarted(why) => {
+                (EnvelopeStatus::Error, None, Some(format!("not started: {why}")))
+            }
+            ExecutionStatus::Unknown(why) => (EnvelopeStatus::Error, None, Some(why.clone())),
+        };
+        let kept = execution.stdout.get(..ENVELOPE_OUTPUT_MAX).unwrap_or(&execution.stdout);
+        let cut = kept.len() < execution.stdout.len();
+        let parsed = match manifest {
+            Some(manifest) if !cut => manifest.output().parse(kept),
+            _ => Ok(json!({ "text": String::from_utf8_lossy(kept) })),
+        };
+        let mut results = match parsed {
+            Ok(results) => results,
+            Err(error) => {
+                if status == EnvelopeStatus::Success {
+                    status = EnvelopeStatus::Error;
+                }
+                json!({ "error": error, "text": String::from_utf8_lossy(kept) })
+            }
+        };
+        if let (Some(problem), Value::Object(fields)) = (problem, &mut results) {
+            fields.insert("error".to_owned(), Value::String(problem));
+        }
+        let truncated = cut || execution.truncated();
+        Envelope {
+            status,
+            scan_id: facts.call_id.to_string(),
+            tool: facts.tool.clone(),
+            command,
+            duration_ms: u64::try_from(execution.duration.as_millis()).unwrap_or(u64::MAX),
+            timestamp: rfc3339(self.now()),
+            output_hash: Digest::from_bytes(execution.stdout_sha256).to_string(),
+            exit_code,
+            stderr: match execution.stderr.is_empty() {
+                true => None,
+                false => Some(String::from_utf8_lossy(&execution.stderr).into_owned()),
+            },
+            results,
+            output_file: None,
+            output_truncated: truncated.then_some(true),
+        }
+    }
+}
+
+impl Governed {
+    fn of(mut self, facts: &CallFacts) -> Self {
+        self.call_id = Some(facts.call_id.clone());
+        self.envelope.scan_id = facts.call_id.to_string();
+        self
+    }
+}
+
+fn bad_arguments(problems: Vec<ArgProblem>) -> Denial {
+    let list: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let message = format!("refused before anything happened: {}", list.join("; "));
+    Denial { problems, ..Denial::new("bad_arguments", message) }
+}
+
+fn summary(status: &ExecutionStatus, bytes: u64, time: Duration) -> String {
+    let end = match status {
+        ExecutionStatus::Exited(code) => format!("exit code {code}"),
+        ExecutionStatus::Signalled(signal) => format!("ended by signal {signal}"),
+        ExecutionStatus::TimedOut => "killed at its deadline".to_owned(),
+        ExecutionStatus::NotStarted(why) => format!("not started: {why}"),
+        ExecutionStatus::Unknown(why) => format!("outcome not known: {why}"),
+    };
+    shorten(&visible(&format!("{end}; {bytes} bytes of output in {} ms", time.as_millis())))
+}
+
+fn receipt(draft: &EncodedDraft, committed: Committed) -> Option<Receipt> {
+    let coverage = committed.coverage?;
+    let seq = *committed.seqs.last()?;
+    let record = String::from_utf8(draft.stamp(seq)).ok()?;
+    Some(Receipt::new(seq, record, &coverage.proof, coverage.checkpoint.to_string()))
+}
