@@ -1,0 +1,646 @@
+//! The invariants of the architecture, each with a test of its name.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use countersign_core::approval::ApprovalRecord;
+use countersign_core::digest::Digest;
+use countersign_core::hold::{Approver, Decision, DecisionKind, HoldStatus, Surface};
+use countersign_core::id::AgentId;
+use countersign_core::journal::{JournalPayload, JournalRecord};
+use countersign_core::tool::ToolCallStatus;
+use countersign_escalation::{Limits, ResolveError};
+use countersign_kernel::{Found, Governed, Kernel, Parts, Policy, Run};
+use countersign_manifest::{EnvelopeStatus, ManifestSet};
+use countersign_ports::clock::Clock;
+use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
+use countersign_ports::journal::{AppendError, Batch, Committed, Entry, Journal, ReadError};
+use countersign_ports::memory::{ManualClock, MemoryJournal, SeededEntropy};
+use serde_json::{Map, Value, json};
+use tokio::sync::{Semaphore, watch};
+
+const TOOLS: &[(&str, &str)] = &[
+    (
+        "look.clad.toml",
+        r#"
+[tool]
+name = "look"
+version = "1.0.0"
+description = "Looks."
+binary = "head"
+[args.file]
+type = "path"
+required = true
+[args.lines]
+type = "integer"
+min = 1
+max = 9
+[command]
+exec = ["head", "--lines={lines}", "{file}"]
+[output]
+format = "text"
+"#,
+    ),
+    (
+        "write.clad.toml",
+        r#"
+[tool]
+name = "write"
+version = "1.0.0"
+description = "Writes."
+binary = "touch"
+human_approval = true
+[args.file]
+type = "path"
+required = true
+[command]
+exec = ["touch", "{file}"]
+[output]
+format = "text"
+"#,
+    ),
+];
+
+/// A journal that can be told to fail, or to hold every append back.
+struct Gate {
+    inner: MemoryJournal,
+    fails: AtomicBool,
+    permits: Semaphore,
+}
+
+#[async_trait]
+impl Journal for Gate {
+    async fn append(&self, batch: Batch) -> Result<Committed, AppendError> {
+        self.permits.acquire().await.unwrap().forget();
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(AppendError::NoRoom("disk full".into()));
+        }
+        self.inner.append(batch).await
+    }
+    async fn read(&self, from: u64, limit: usize) -> Result<Vec<Entry>, ReadError> {
+        self.inner.read(from, limit).await
+    }
+    async fn read_call(&self, call: &str) -> Result<Vec<Entry>, ReadError> {
+        self.inner.read_call(call).await
+    }
+    async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
+        self.inner.content(digest).await
+    }
+    fn head(&self) -> watch::Receiver<u64> {
+        self.inner.head()
+    }
+}
+
+/// Counts what it is asked to run, and can hang or panic.
+#[derive(Default)]
+struct Hands {
+    ran: Mutex<Vec<Vec<String>>>,
+    panics: AtomicBool,
+    hangs: AtomicBool,
+    dropped: Arc<AtomicUsize>,
+}
+
+struct CountDrop(Arc<AtomicUsize>);
+
+impl Drop for CountDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl ToolExecutor for Hands {
+    async fn run(&self, run: ToolRun) -> Execution {
+        let countersign_core::plan::Plan::Command(plan) = &run.plan;
+        self.ran.lock().unwrap().push(plan.argv.clone());
+        let _guard = CountDrop(self.dropped.clone());
+        assert!(!self.panics.load(Ordering::SeqCst), "told to");
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Execution {
+            status: ExecutionStatus::Exited(0),
+            stdout: b"done\n".to_vec(),
+            stdout_sha256: *Digest::of("done\n").as_bytes(),
+            stdout_len: 5,
+            stderr: Vec::new(),
+            duration: Duration::from_millis(3),
+        }
+    }
+}
+
+struct World {
+    kernel: Kernel,
+    found: Found,
+    run: Arc<Run>,
+    journal: Arc<Gate>,
+    hands: Arc<Hands>,
+    clock: Arc<ManualClock>,
+}
+
+async fn start(journal: Arc<Gate>, clock: Arc<ManualClock>, seed: u64) -> World {
+    start_with(journal, clock, seed, Policy::default(), TOOLS).await
+}
+
+async fn start_with(
+    journal: Arc<Gate>,
+    clock: Arc<ManualClock>,
+    seed: u64,
+    policy: Policy,
+    tools: &[(&str, &str)],
+) -> World {
+    let files = tools.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let (manifests, problems) = ManifestSet::load(files);
+    assert!(problems.is_empty(), "{problems:?}");
+    let hands = Arc::new(Hands::default());
+    let (kernel, found) = Kernel::start(Parts {
+        journal: journal.clone(),
+        clock: clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(seed)),
+        executor: hands.clone(),
+        manifests,
+        policy,
+        limits: Limits::default(),
+        version: "test".into(),
+    })
+    .await
+    .unwrap();
+    let run = kernel.run_start(AgentId::new("agent.a").unwrap(), "test").await.unwrap();
+    World { kernel, found, run: Arc::new(run), journal, hands, clock }
+}
+
+fn journal() -> Arc<Gate> {
+    let inner = MemoryJournal::default();
+    Arc::new(Gate { inner, fails: false.into(), permits: Semaphore::new(Semaphore::MAX_PERMITS) })
+}
+
+async fn world() -> World {
+    start(journal(), Arc::new(ManualClock::at(1_000_000)), 1).await
+}
+
+fn args(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+impl World {
+    async fn call(&self, tool: &str, arguments: Value) -> Governed {
+        self.kernel.govern(&self.run, tool, &args(arguments)).await
+    }
+
+    fn spawn(&self, tool: &str, arguments: Value) -> tokio::task::JoinHandle<Governed> {
+        let (kernel, run, tool) = (self.kernel.clone(), self.run.clone(), tool.to_owned());
+        tokio::spawn(async move { kernel.govern(&run, &tool, &args(arguments)).await })
+    }
+
+    async fn held(&self) -> countersign_core::hold::HeldAction {
+        let mut changed = self.kernel.queue().changed();
+        loop {
+            if let Some(hold) = self.kernel.queue().pending().into_iter().next() {
+                return hold;
+            }
+            changed.changed().await.unwrap();
+        }
+    }
+
+    async fn decide(&self, kind: DecisionKind, who: &str) -> Result<HoldStatus, ResolveError> {
+        let hold = self.held().await;
+        let approver = Approver { surface: Surface::Cli, id: who.into(), display: who.into() };
+        let decision = Decision { decision: kind, reason: Some("because".into()) };
+        self.kernel.queue().resolve(&hold.id, decision, approver).await.map(|r| r.outcome.status)
+    }
+
+    fn ran(&self) -> usize {
+        self.hands.ran.lock().unwrap().len()
+    }
+
+    async fn records(&self) -> Vec<JournalRecord> {
+        let entries = self.journal.inner.read(1, 1000).await.unwrap();
+        entries.iter().map(|e| serde_json::from_slice(&e.bytes).unwrap()).collect()
+    }
+
+    /// The record ids, without the random parts.
+    async fn story(&self) -> Vec<String> {
+        let kinds = self.records().await.into_iter().map(|r| r.event_index.event_kind);
+        kinds.filter(|k| !k.starts_with("run_")).collect()
+    }
+}
+
+#[tokio::test]
+async fn an_allowed_call_is_announced_run_and_recorded() {
+    let w = world().await;
+    let governed = w.call("look", json!({"file": "a.txt"})).await;
+    assert_eq!(governed.envelope.status, EnvelopeStatus::Success);
+    assert_eq!(governed.envelope.results, json!({"text": "done\n"}));
+    assert_eq!(governed.envelope.command, "head -- a.txt");
+    assert_eq!(w.story().await, ["tool_intent_recorded", "tool_result_recorded"]);
+    let call = governed.call_id.unwrap();
+    assert_eq!(w.journal.read_call(call.as_str()).await.unwrap().len(), 2);
+    let records = w.records().await;
+    let result = records.last().unwrap();
+    let output = Digest::parse(result.content_refs[1].as_str()).unwrap();
+    assert_eq!(w.journal.content(output).await.unwrap().unwrap(), b"done\n");
+}
+
+#[tokio::test]
+async fn journal_before_effect() {
+    let w = world().await;
+    w.journal.permits.forget_permits(usize::MAX);
+    let call = w.spawn("look", json!({"file": "a"}));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(w.ran(), 0, "started before its intent was durable");
+    w.journal.permits.add_permits(1);
+    while w.ran() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(w.story().await, ["tool_intent_recorded"]);
+    assert!(!call.is_finished(), "answered before its result was durable");
+    w.journal.permits.add_permits(1);
+    assert_eq!(call.await.unwrap().envelope.status, EnvelopeStatus::Success);
+}
+
+#[tokio::test]
+async fn record_before_release() {
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    w.held().await;
+    w.journal.permits.forget_permits(usize::MAX);
+    let decision = w.decide(DecisionKind::Approve, "ada");
+    let mut decision = std::pin::pin!(decision);
+    for _ in 0..100 {
+        tokio::select! {
+            biased;
+            _ = &mut decision => panic!("confirmed before it was durable"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    assert!(!call.is_finished() && w.ran() == 0);
+    assert_eq!(w.story().await, ["approval_requested", "approval_dispatch_intent"]);
+    w.journal.permits.add_permits(100);
+    assert_eq!(decision.await, Ok(HoldStatus::Approved));
+    assert_eq!(call.await.unwrap().envelope.status, EnvelopeStatus::Success);
+    assert_eq!(
+        w.story().await[2..],
+        [
+            "approval_responded",
+            "approval_dispatch_result",
+            "tool_intent_recorded",
+            "tool_result_recorded"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_hold_is_not_visible_before_it_is_recorded() {
+    let w = world().await;
+    w.journal.permits.forget_permits(usize::MAX);
+    let _call = w.spawn("write", json!({"file": "a"}));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        assert_eq!(w.kernel.queue().pending(), []);
+    }
+    w.journal.permits.add_permits(1);
+    w.held().await;
+}
+
+#[tokio::test]
+async fn a_person_denies_with_a_reason_and_the_agent_learns_who_and_why() {
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    w.decide(DecisionKind::Deny, "ada").await.unwrap();
+    let governed = call.await.unwrap();
+    let denial = governed.denial.unwrap();
+    assert_eq!((denial.code.as_str(), denial.by.unwrap().id.as_str()), ("approval.denied", "ada"));
+    assert_eq!(denial.message, "denied by ada: because");
+    assert_eq!(governed.envelope.status, EnvelopeStatus::Denied);
+    assert_eq!(w.ran(), 0);
+    assert_eq!(
+        w.story().await[2..],
+        ["approval_responded", "approval_dispatch_result", "tool_denied"]
+    );
+    let records = w.records().await;
+    let responded = records.iter().find_map(|r| match &r.payload {
+        JournalPayload::Approval(ApprovalRecord::Responded { decision, .. }) => Some(decision),
+        _ => None,
+    });
+    let json = serde_json::to_value(responded.unwrap()).unwrap();
+    assert_eq!((&json["actor_ref"]["id"], &json["reason"]), (&json!("ada"), &json!("because")));
+    assert!(json["fingerprint"].is_string() && json["rendering_digest"].is_string());
+}
+
+#[tokio::test]
+async fn fail_closed_bad_arguments_are_all_named_and_nothing_else_happens() {
+    let w = world().await;
+    let governed = w.call("look", json!({"lines": "many", "nope": 1, "file": "../x"})).await;
+    let denial = governed.denial.unwrap();
+    let named: BTreeSet<_> = denial.problems.iter().map(|p| p.arg.as_str()).collect();
+    assert_eq!(named, BTreeSet::from(["file", "lines", "nope"]));
+    assert_eq!((w.ran(), w.kernel.queue().pending().len()), (0, 0));
+    assert_eq!(w.story().await, ["tool_denied"]);
+}
+
+#[tokio::test]
+async fn fail_closed_an_unknown_tool_is_refused_by_name() {
+    let w = world().await;
+    let governed = w.call("no\u{202e}pe", json!({})).await;
+    let denial = governed.denial.unwrap();
+    assert_eq!(denial.code, "unknown_tool");
+    assert!(denial.message.contains("no\\u{202e}pe"), "{}", denial.message);
+}
+
+#[tokio::test]
+async fn fail_closed_a_failing_append_denies_by_name_and_the_gateway_goes_on() {
+    let w = world().await;
+    w.journal.fails.store(true, Ordering::SeqCst);
+    for tool in ["look", "write"] {
+        let governed = w.call(tool, json!({"file": "a"})).await;
+        let denial = governed.denial.unwrap();
+        assert!(denial.message.contains("disk full"), "{tool}: {}", denial.message);
+    }
+    assert_eq!((w.ran(), w.kernel.queue().pending().len()), (0, 0));
+    w.journal.fails.store(false, Ordering::SeqCst);
+    assert_eq!(w.call("look", json!({"file": "a"})).await.envelope.status, EnvelopeStatus::Success);
+}
+
+#[tokio::test]
+async fn fail_closed_a_decision_that_cannot_be_recorded_denies() {
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    w.held().await;
+    w.journal.fails.store(true, Ordering::SeqCst);
+    let error = w.decide(DecisionKind::Approve, "ada").await.unwrap_err();
+    assert!(matches!(error, ResolveError::NotRecorded(_)), "{error}");
+    assert_eq!(call.await.unwrap().denial.unwrap().code, "approval.not_recorded");
+    assert_eq!(w.ran(), 0);
+}
+
+#[tokio::test]
+async fn fail_closed_a_panicking_executor_is_an_unknown_outcome() {
+    let w = world().await;
+    w.hands.panics.store(true, Ordering::SeqCst);
+    let governed = w.call("look", json!({"file": "a"})).await;
+    assert_eq!(governed.envelope.status, EnvelopeStatus::Error);
+    let records = w.records().await;
+    let JournalPayload::Tool(tool) = &records.last().unwrap().payload else { panic!() };
+    assert_eq!(tool.status, ToolCallStatus::Unknown);
+}
+
+#[tokio::test]
+async fn an_unrecorded_result_is_not_a_success() {
+    let w = world().await;
+    w.journal.permits.forget_permits(usize::MAX);
+    w.journal.permits.add_permits(1);
+    let call = w.spawn("look", json!({"file": "a"}));
+    while w.ran() == 0 {
+        tokio::task::yield_now().await;
+    }
+    w.journal.fails.store(true, Ordering::SeqCst);
+    w.journal.permits.add_permits(100);
+    let governed = call.await.unwrap();
+    assert_eq!(governed.envelope.status, EnvelopeStatus::Error);
+    assert!(governed.envelope.results["error"].as_str().unwrap().contains("disk full"));
+}
+
+#[tokio::test]
+async fn no_self_approval() {
+    let w = world().await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    assert_eq!(w.decide(DecisionKind::Approve, "agent.a").await, Err(ResolveError::OwnRequest));
+}
+
+#[tokio::test]
+async fn calling_a_held_call_off_cancels_and_records_it() {
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    w.held().await;
+    call.abort();
+    let mut changed = w.kernel.queue().changed();
+    while !w.kernel.queue().pending().is_empty() {
+        changed.changed().await.unwrap();
+    }
+    assert_eq!(w.story().await[2..], ["approval_denied", "approval_dispatch_result"]);
+    assert_eq!(w.ran(), 0);
+}
+
+#[tokio::test]
+async fn calling_a_running_call_off_kills_it_and_records_it() {
+    let w = world().await;
+    w.hands.hangs.store(true, Ordering::SeqCst);
+    let call = w.spawn("look", json!({"file": "a"}));
+    while w.ran() == 0 {
+        tokio::task::yield_now().await;
+    }
+    call.abort();
+    let mut head = w.journal.head();
+    head.wait_for(|head| *head == 3).await.unwrap();
+    assert_eq!(w.hands.dropped.load(Ordering::SeqCst), 1);
+    let records = w.records().await;
+    let JournalPayload::Tool(tool) = &records.last().unwrap().payload else { panic!() };
+    assert_eq!(tool.status, ToolCallStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn what_you_see_is_what_you_decide() {
+    let w = world().await;
+    let _call = w.spawn("write", json!({"file": "notes.md"}));
+    let hold = w.held().await;
+    assert_eq!(hold.summary, "touch -- notes.md");
+    assert_eq!(hold.context_snapshot["arguments"], json!([{"name": "file", "value": "notes.md"}]));
+    let records = w.records().await;
+    let request = records.iter().find_map(|r| match &r.payload {
+        JournalPayload::Approval(ApprovalRecord::Requested { request }) => Some(request.clone()),
+        _ => None,
+    });
+    let request = request.unwrap();
+    assert_eq!(
+        (request.fingerprint, request.rendering_digest),
+        (hold.fingerprint, hold.rendering_digest)
+    );
+}
+
+/// Stops the world as SIGKILL would: nothing is said to the journal any more.
+async fn crash(w: World) -> (Arc<Gate>, Arc<ManualClock>) {
+    w.journal.permits.forget_permits(usize::MAX);
+    w.kernel.queue().close();
+    let entries = w.journal.inner.read(1, 1000).await.unwrap();
+    let after = journal();
+    for entry in entries {
+        let record: JournalRecord = serde_json::from_slice(&entry.bytes).unwrap();
+        let draft = countersign_core::journal::JournalDraft::new(record.clone()).encode().unwrap();
+        let mut contents = Vec::new();
+        for content in &record.content_refs {
+            let digest = Digest::parse(content.as_str()).unwrap();
+            let bytes = w.journal.inner.content(digest).await.unwrap().unwrap();
+            contents.push(countersign_ports::journal::Content::new(bytes));
+        }
+        after.inner.append(Batch { drafts: vec![draft], contents }).await.unwrap();
+    }
+    (after, Arc::new(ManualClock::at(w.clock.now_millis())))
+}
+
+#[tokio::test]
+async fn a_held_call_outlives_the_process_and_is_joined_by_the_same_call() {
+    let w = world().await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    let before = w.held().await;
+    let (journal, clock) = crash(w).await;
+    let w = start(journal, clock, 2).await;
+    assert_eq!(w.found.reopened, 1);
+    assert_eq!(w.kernel.queue().pending(), [before]);
+    let call = w.spawn("write", json!({"file": "a"}));
+    tokio::task::yield_now().await;
+    assert_eq!(w.decide(DecisionKind::Approve, "ada").await, Ok(HoldStatus::Approved));
+    assert_eq!(call.await.unwrap().envelope.status, EnvelopeStatus::Success);
+    assert_eq!(w.ran(), 1);
+    let asked = w.story().await.iter().filter(|e| *e == "approval_requested").count();
+    assert_eq!(asked, 1, "asked again");
+}
+
+#[tokio::test]
+async fn a_decision_made_with_nobody_connected_is_kept_and_used_once() {
+    let w = world().await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    w.held().await;
+    let (journal, clock) = crash(w).await;
+    let w = start(journal, clock, 2).await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    let (journal, clock) = crash(w).await;
+    let w = start(journal, clock, 3).await;
+    assert_eq!((w.found.reopened, w.found.unused_approvals), (0, 1));
+    let other = w.spawn("write", json!({"file": "b"}));
+    assert_eq!(w.held().await.summary, "touch -- b", "released another call");
+    other.abort();
+    assert_eq!(
+        w.call("write", json!({"file": "a"})).await.envelope.status,
+        EnvelopeStatus::Success
+    );
+    let again = w.spawn("write", json!({"file": "a"}));
+    while !w.kernel.queue().pending().iter().any(|h| h.summary == "touch -- a") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(w.ran(), 1);
+    again.abort();
+}
+
+#[tokio::test]
+async fn bound_approval_a_changed_manifest_or_policy_needs_a_new_one() {
+    let changed: Vec<_> =
+        TOOLS.iter().map(|(name, text)| (*name, text.replace("Writes.", "Writes!"))).collect();
+    let changed: Vec<_> = changed.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let context = vec![("root".to_owned(), "elsewhere".to_owned())];
+    let policy = Policy { context, ..Policy::default() };
+    for (tools, policy) in [(&changed[..], Policy::default()), (TOOLS, policy)] {
+        let w = world().await;
+        let _call = w.spawn("write", json!({"file": "a"}));
+        w.decide(DecisionKind::Approve, "ada").await.unwrap();
+        // The approval is durable; the effect's intent is not yet.
+        let (journal, clock) = crash_after_approval(w).await;
+        let w = start_with(journal, clock, 2, policy, tools).await;
+        assert_eq!(w.found.unused_approvals, 1);
+        let call = w.spawn("write", json!({"file": "a"}));
+        w.held().await;
+        assert_eq!(w.ran(), 0);
+        call.abort();
+    }
+}
+
+/// Cuts the journal right after the approval.
+async fn crash_after_approval(w: World) -> (Arc<Gate>, Arc<ManualClock>) {
+    while w.ran() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (full, clock) = crash(w).await;
+    let cut = journal();
+    for entry in full.inner.read(1, 1000).await.unwrap() {
+        let record: JournalRecord = serde_json::from_slice(&entry.bytes).unwrap();
+        if record.event_index.event_kind == "tool_intent_recorded" {
+            break;
+        }
+        let drafts = vec![countersign_core::journal::JournalDraft::new(record).encode().unwrap()];
+        cut.inner.append(Batch { drafts, contents: vec![] }).await.unwrap();
+    }
+    (cut, clock)
+}
+
+#[tokio::test]
+async fn an_approval_not_used_in_time_is_stale() {
+    let w = world().await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    let (journal, clock) = crash_after_approval(w).await;
+    clock.advance(Duration::from_secs(601));
+    let w = start(journal, clock, 2).await;
+    assert_eq!(w.found.unused_approvals, 0);
+}
+
+#[tokio::test]
+async fn at_most_once_an_effect_of_unknown_outcome_is_listed_and_not_run_again() {
+    let w = world().await;
+    w.hands.hangs.store(true, Ordering::SeqCst);
+    let _call = w.spawn("look", json!({"file": "a"}));
+    while w.ran() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (journal, clock) = crash(w).await;
+    for seed in [2, 3] {
+        let w = start(journal.clone(), clock.clone(), seed).await;
+        assert_eq!(w.found.unknown_effects.len(), 1);
+        assert_eq!(w.ran(), 0);
+        let story = w.story().await;
+        assert_eq!(story.iter().filter(|e| *e == "effect_outcome_unknown").count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_hold_whose_time_ran_out_while_down_needs_recovery_and_releases_nothing() {
+    let w = world().await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    w.held().await;
+    let (journal, clock) = crash(w).await;
+    clock.advance(Duration::from_secs(301));
+    let w = start(journal, clock, 2).await;
+    assert_eq!((w.found.reopened, w.found.lapsed), (0, 1));
+    assert_eq!(w.kernel.queue().pending(), []);
+    let records = w.records().await;
+    assert!(records.iter().any(|r| r.record_id.as_str().ends_with(".recovery")));
+}
+
+/// Cuts the journal after every record of a full story and starts again: nothing runs that
+/// was not approved, nothing runs twice, nothing is asked twice.
+#[tokio::test]
+async fn recovery_from_a_crash_after_any_record() {
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    call.await.unwrap();
+    let all = w.journal.inner.read(1, 1000).await.unwrap();
+    let args = countersign_ports::journal::Content::new(b"{\"file\":\"a\"}".to_vec());
+    for cut in 0..=all.len() {
+        let journal = journal();
+        let mut kinds = Vec::new();
+        for entry in &all[..cut] {
+            let record: JournalRecord = serde_json::from_slice(&entry.bytes).unwrap();
+            kinds.push(record.event_index.event_kind.clone());
+            let drafts =
+                vec![countersign_core::journal::JournalDraft::new(record).encode().unwrap()];
+            let contents = vec![args.clone()];
+            journal.inner.append(Batch { drafts, contents }).await.unwrap();
+        }
+        let w = start(journal, Arc::new(ManualClock::at(1_000_500)), 9).await;
+        let has = |kind: &str| kinds.iter().any(|k| k == kind);
+        let asked = has("approval_requested");
+        let approved = has("approval_responded");
+        let announced = has("tool_intent_recorded");
+        let ended = has("tool_result_recorded");
+        assert_eq!(w.found.reopened, usize::from(asked && !approved), "after {kinds:?}");
+        assert_eq!(w.found.unused_approvals, usize::from(approved && !announced), "{kinds:?}");
+        assert_eq!(w.found.unknown_effects.len(), usize::from(announced && !ended), "{kinds:?}");
+        assert_eq!(w.ran(), 0, "something ran by itself after {kinds:?}");
+    }
+}
