@@ -15,5 +15,6 @@ pub mod id;
 pub mod journal;
 pub mod plan;
 pub mod refs;
+pub mod story;
 pub mod text;
 pub mod tool;

@@ -11,7 +11,7 @@ use countersign_core::id::{AgentId, ApprovalRequestId, ToolCallId};
 use countersign_escalation::{HoldRequest, Outcome, RecordError, Recorder};
 use countersign_manifest::Manifest;
 use countersign_ports::clock::Clock;
-use countersign_ports::entropy::random_id;
+use countersign_ports::entropy::{ordered_id, random_id};
 use countersign_ports::journal::{Batch, Content, Journal};
 use serde_json::{Value, json};
 
@@ -216,7 +216,7 @@ fn denial(outcome: &Outcome, timeout: std::time::Duration) -> Result<(), Denial>
 
 /// The id of a new call.
 pub(crate) fn call_id(kernel: &Kernel) -> Result<ToolCallId, Denial> {
-    let id = random_id(kernel.entropy())
+    let id = ordered_id(kernel.entropy(), kernel.now())
         .map_err(|error| Denial::new("no_entropy", error.to_string()))?;
     ToolCallId::new(format!("call.{id}"))
         .map_err(|error| Denial::new("not_recorded", error.to_string()))

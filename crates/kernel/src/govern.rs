@@ -16,7 +16,7 @@ use countersign_escalation::time::rfc3339;
 use countersign_escalation::{EscalationQueue, Limits};
 use countersign_manifest::{ArgProblem, Envelope, EnvelopeStatus, Manifest, ManifestSet, Planned};
 use countersign_ports::clock::Clock;
-use countersign_ports::entropy::{Entropy, random_id};
+use countersign_ports::entropy::{Entropy, ordered_id};
 use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
 use countersign_ports::journal::{AppendError, Batch, Committed, Content, Journal};
 use serde_json::{Map, Value, json};
@@ -197,7 +197,7 @@ impl Kernel {
     /// # Errors
     /// When it cannot be recorded; there is no run then.
     pub async fn run_start(&self, agent_id: AgentId, how: &str) -> Result<Run, RunError> {
-        let id = RunId::new(format!("run.{}", random_id(self.entropy())?))?;
+        let id = RunId::new(format!("run.{}", ordered_id(self.entropy(), self.now())?))?;
         let run = Run::new(id, agent_id)?;
         self.run_note(&run, "started", how).await?;
         Ok(run)
@@ -214,7 +214,7 @@ impl Kernel {
             _ => "run_noted",
         };
         let suffix = match event {
-            "run_noted" => format!("{status}.{}", random_id(self.entropy())?),
+            "run_noted" => format!("{status}.{}", ordered_id(self.entropy(), self.now())?),
             _ => status.to_owned(),
         };
         let base = Base {

@@ -269,16 +269,13 @@ impl CallFacts {
             related.push(entity(EntityKind::ApprovalRequest, id.as_str())?);
         }
         let requested: Vec<_> = self.args_ref.iter().cloned().collect();
-        for content in requested.iter().chain(step.contents) {
-            related.push(entity(EntityKind::Content, content.as_str())?);
-        }
         let policy_refs = match &self.approval {
             Some(_) => vec![policy("policy.approval")?],
             None => Vec::new(),
         };
-        let effect_intent = match step.status {
-            ToolCallStatus::DeniedBeforeExecution => None,
-            _ => Some(EffectIntent {
+        let effect_intent = match step.terminal {
+            Some(_) => None,
+            None => Some(EffectIntent {
                 effect_id: effect_id.clone(),
                 kind: EffectKind::ToolExecution,
                 subject_ref: subject.clone(),
@@ -308,7 +305,10 @@ impl CallFacts {
             Some(EffectTerminalStatus::DeniedBeforeExecution) => ("denied", "tool_denied"),
             Some(_) => ("result", "tool_result_recorded"),
         };
-        let contents = requested.iter().chain(step.contents).cloned().collect();
+        let contents = match step.terminal {
+            None => requested.clone(),
+            Some(_) => step.contents.to_vec(),
+        };
         let payload = JournalPayload::Tool(Box::new(ToolCallRecord {
             tool_call_id: self.call_id.clone(),
             run_id: self.run_id.clone(),
@@ -318,9 +318,9 @@ impl CallFacts {
             namespace: format!("tool.{}", self.tool),
             source: self.source.clone(),
             destination: self.destination()?,
-            executor_ref: match &effect_intent {
-                Some(_) => Some(RefId::new("executor.process")?),
-                None => None,
+            executor_ref: match step.status {
+                ToolCallStatus::DeniedBeforeExecution => None,
+                _ => Some(RefId::new("executor.process")?),
             },
             policy_refs,
             sidecar_refs: self.manifest.iter().cloned().collect(),

@@ -70,7 +70,7 @@ pub enum StartError {
 #[derive(Debug, Default)]
 struct Fold {
     records: u64,
-    asked: BTreeMap<ApprovalRequestId, Arc<ApprovalRequest>>,
+    asked: BTreeMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
     approved: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
     under_way: BTreeMap<EffectId, (JournalRecord, ToolCallId)>,
     listed: HashSet<EffectId>,
@@ -82,10 +82,10 @@ impl Fold {
         match &record.payload {
             JournalPayload::Approval(ApprovalRecord::Requested { request }) => {
                 let id = request.approval_request_id.clone();
-                self.asked.insert(id, Arc::new((**request).clone()));
+                self.asked.insert(id, (Arc::new((**request).clone()), record.journal_seq));
             }
             JournalPayload::Approval(ApprovalRecord::Responded { request_id, decision }) => {
-                if let Some(request) = self.asked.remove(request_id)
+                if let Some((request, _)) = self.asked.remove(request_id)
                     && let ApprovalDecision::Approved { decided_at_millis, .. } = decision
                 {
                     let at = decided_at_millis.unwrap_or(record.timestamp_millis);
@@ -157,13 +157,10 @@ pub(crate) async fn recover(kernel: &Kernel) -> Result<Found, StartError> {
     }
     // Oldest first, so that the queue is as it was.
     let mut asked: Vec<_> = fold.asked.into_values().collect();
-    asked.sort_by(|a, b| {
-        (a.created_at_millis, &a.approval_request_id)
-            .cmp(&(b.created_at_millis, &b.approval_request_id))
-    });
-    for request in asked {
+    asked.sort_by_key(|(_, seq)| *seq);
+    for (request, seq) in asked {
         if now < request.created_at_millis.saturating_add(request.timeout_ms) {
-            reopen(kernel, &request).await?;
+            reopen(kernel, &request, seq).await?;
             found.reopened += 1;
         } else {
             lapse(kernel, &request, now).await?;
@@ -191,11 +188,15 @@ fn remember(kernel: &Kernel, request: &Arc<ApprovalRequest>, state: EarlierState
     true
 }
 
-async fn reopen(kernel: &Kernel, request: &Arc<ApprovalRequest>) -> Result<(), StartError> {
+async fn reopen(
+    kernel: &Kernel,
+    request: &Arc<ApprovalRequest>,
+    seq: u64,
+) -> Result<(), StartError> {
     let timeout = Duration::from_millis(request.timeout_ms);
     let place = kernel.queue().admit(request.agent_id.clone(), timeout)?;
     let rule = request.policy_refs.first().and_then(|policy| policy.version.clone());
-    let shown = shown(kernel, request).await.unwrap_or_else(|| Shown {
+    let shown = shown(kernel, request, seq).await.unwrap_or_else(|| Shown {
         summary: format!("{}: {}", request.canonical_tool_name, request.redacted_args_summary),
         context: json!({
             "tool": request.canonical_tool_name,
@@ -229,10 +230,10 @@ struct Shown {
 
 /// The call as it was shown before, planned again from its stored arguments; `None` unless it
 /// is the same call to the last byte.
-async fn shown(kernel: &Kernel, request: &ApprovalRequest) -> Option<Shown> {
+async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<Shown> {
     let manifest = kernel.manifests().get(&request.canonical_tool_name)?;
     let digest = Digest::parse(request.requested_args_ref.as_str()).ok()?;
-    let args = kernel.journal().content(digest).await.ok()??;
+    let args = kernel.journal().content(seq, digest).await.ok()??;
     let args = serde_json::from_slice(&args).ok()?;
     let planned = manifest.plan(&args).ok()?;
     let agent = &request.agent_id;

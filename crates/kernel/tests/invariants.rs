@@ -88,8 +88,8 @@ impl Journal for Gate {
     async fn read_call(&self, call: &str) -> Result<Vec<Entry>, ReadError> {
         self.inner.read_call(call).await
     }
-    async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
-        self.inner.content(digest).await
+    async fn content(&self, seq: u64, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
+        self.inner.content(seq, digest).await
     }
     fn head(&self) -> watch::Receiver<u64> {
         self.inner.head()
@@ -242,8 +242,8 @@ async fn an_allowed_call_is_announced_run_and_recorded() {
     assert_eq!(w.journal.read_call(call.as_str()).await.unwrap().len(), 2);
     let records = w.records().await;
     let result = records.last().unwrap();
-    let output = Digest::parse(result.content_refs[1].as_str()).unwrap();
-    assert_eq!(w.journal.content(output).await.unwrap().unwrap(), b"done\n");
+    let output = Digest::parse(result.content_refs[0].as_str()).unwrap();
+    assert_eq!(w.journal.content(result.journal_seq, output).await.unwrap().unwrap(), b"done\n");
 }
 
 #[tokio::test]
@@ -476,8 +476,8 @@ async fn crash(w: World) -> (Arc<Gate>, Arc<ManualClock>) {
         let mut contents = Vec::new();
         for content in &record.content_refs {
             let digest = Digest::parse(content.as_str()).unwrap();
-            let bytes = w.journal.inner.content(digest).await.unwrap().unwrap();
-            contents.push(countersign_ports::journal::Content::new(bytes));
+            let bytes = w.journal.inner.content(record.journal_seq, digest).await.unwrap();
+            contents.extend(bytes.map(countersign_ports::journal::Content::new));
         }
         after.inner.append(Batch { drafts: vec![draft], contents }).await.unwrap();
     }

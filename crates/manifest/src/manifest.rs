@@ -6,7 +6,7 @@ use countersign_core::plan::RunLimits;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::command::Command;
+use crate::command::{Command, Item};
 use crate::output::Output;
 use crate::types::ArgType;
 
@@ -140,6 +140,15 @@ impl Manifest {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The program it starts: a name to be found on the path, or a path.
+    #[must_use]
+    pub fn program(&self) -> &str {
+        match self.command.items.first() {
+            Some(Item::Token(token)) => token.fixed().unwrap_or_default(),
+            _ => "",
+        }
     }
 
     /// The version as written; only a warning asks that it be a semantic version.

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 pub struct Batch {
     /// The records, in order.
     pub drafts: Vec<EncodedDraft>,
-    /// Content the records speak about. Stored once, however often it is offered.
+    /// Content the records speak about. It is filed under the first record, and not stored
+    /// again when that record was in the journal already.
     pub contents: Vec<Content>,
 }
 
@@ -127,11 +128,11 @@ pub trait Journal: Send + Sync {
     /// When the store cannot be read.
     async fn read_call(&self, call: &str) -> Result<Vec<Entry>, ReadError>;
 
-    /// Content by its digest.
+    /// Content filed under the record at this place, by its digest.
     ///
     /// # Errors
     /// When the store cannot be read.
-    async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, ReadError>;
+    async fn content(&self, seq: u64, digest: Digest) -> Result<Option<Vec<u8>>, ReadError>;
 
     /// The place of the newest durable record; 0 for an empty journal.
     fn head(&self) -> watch::Receiver<u64>;

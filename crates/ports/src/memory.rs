@@ -18,7 +18,7 @@ struct Stored {
     records: Vec<Vec<u8>>,
     by_id: HashMap<String, u64>,
     by_call: HashMap<String, Vec<u64>>,
-    contents: BTreeMap<Digest, Vec<u8>>,
+    contents: BTreeMap<(u64, Digest), Vec<u8>>,
 }
 
 /// A journal that is gone with the process. Its records are not covered by anything.
@@ -71,6 +71,7 @@ impl Journal for MemoryJournal {
             known.push(seq);
         }
         let mut seqs = Vec::with_capacity(batch.drafts.len());
+        let before = stored.records.len() as u64;
         for draft in &batch.drafts {
             let id = draft.record_id().as_str();
             if let Some(seq) = stored.by_id.get(id) {
@@ -85,8 +86,10 @@ impl Journal for MemoryJournal {
             }
             seqs.push(seq);
         }
-        for content in &batch.contents {
-            stored.contents.entry(content.digest()).or_insert_with(|| content.bytes().to_vec());
+        if let Some(first) = seqs.first().copied().filter(|first| *first > before) {
+            for content in &batch.contents {
+                stored.contents.insert((first, content.digest()), content.bytes().to_vec());
+            }
         }
         self.head.send_replace(stored.records.len() as u64);
         Ok(Committed { seqs, coverage: None })
@@ -102,8 +105,8 @@ impl Journal for MemoryJournal {
         Ok(Self::entries(&stored, seqs.into_iter()))
     }
 
-    async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.lock().contents.get(&digest).cloned())
+    async fn content(&self, seq: u64, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.lock().contents.get(&(seq, digest)).cloned())
     }
 
     fn head(&self) -> watch::Receiver<u64> {

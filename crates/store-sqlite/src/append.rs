@@ -8,12 +8,11 @@ use countersign_audit::key::Signer;
 use countersign_audit::tree::{Frontier, Hash, Place, inclusion_proof, leaf_hash};
 use countersign_core::digest::Digest;
 use countersign_core::journal::EncodedDraft;
-use countersign_ports::journal::{AppendError, Batch, Committed, Coverage};
+use countersign_ports::journal::{AppendError, Batch, Committed, Content, Coverage};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::open::node;
-use crate::schema::node_key;
 
 /// Appends of one transaction; bounds its memory and the wait of the first in it.
 const GROUP_MAX: usize = 1024;
@@ -114,24 +113,41 @@ impl Writer {
     }
 
     fn fill(&self, group: &[Request]) -> Result<(Frontier, Arc<str>, Vec<Outcome>), GroupError> {
-        let mut frontier = self.frontier.clone();
-        let mut nodes: HashMap<Place, Hash> = frontier.peaks().collect();
-        let mut placed = Vec::with_capacity(group.len());
-        for request in group {
-            placed.push(self.place(&request.batch, &mut frontier, &mut nodes)?);
-        }
+        let mut filling = Filling::new(&self.connection, &self.frontier);
+        let placed = group
+            .iter()
+            .map(|request| filling.place(&request.batch))
+            .collect::<Result<Vec<_>, GroupError>>()?;
+        let Filling { frontier, nodes, rows, contents, .. } = filling;
         let size = frontier.size();
-        let note = if size == self.frontier.size() {
+        let note: Arc<str> = if rows.is_empty() {
             self.note.clone()
         } else {
-            let note = Checkpoint::sign(size, frontier.root(), &*self.signer).map_err(|error| {
-                GroupError::TakenBack(AppendError::NotSigned(error.to_string()))
-            })?;
-            self.connection
-                .prepare_cached("INSERT INTO checkpoints (size, note) VALUES (?1, ?2)")?
-                .execute(params![size, note])?;
-            Arc::from(note)
+            Checkpoint::sign(size, frontier.root(), &*self.signer)
+                .map_err(|error| GroupError::TakenBack(AppendError::NotSigned(error.to_string())))?
+                .into()
         };
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO records (seq, nodes, checkpoint, record_id, call, bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for row in &rows {
+            let checkpoint = (row.seq == size).then_some(&*note);
+            insert.execute(params![
+                row.seq,
+                row.nodes,
+                checkpoint,
+                row.draft.record_id().as_str(),
+                row.draft.call(),
+                row.bytes
+            ])?;
+        }
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT INTO contents (seq, digest, bytes) VALUES (?1, ?2, ?3)")?;
+        for (seq, content) in contents {
+            insert.execute(params![seq, content.digest().as_bytes(), content.bytes()])?;
+        }
         let outcomes = placed
             .into_iter()
             .map(|placed| {
@@ -142,10 +158,8 @@ impl Writer {
                 let coverage = match seqs.last() {
                     None => None,
                     Some(seq) => inclusion_proof(seq - 1, size, |place| {
-                        nodes
-                            .get(&place)
-                            .copied()
-                            .map_or_else(|| node(&self.connection, node_key(place)), Ok)
+                        let new = nodes.get(&place).copied();
+                        new.map_or_else(|| node(&self.connection, place), Ok)
                     })?
                     .map(|proof| Coverage { proof, checkpoint: note.clone() }),
                 };
@@ -154,64 +168,85 @@ impl Writer {
             .collect::<Result<_, GroupError>>()?;
         Ok((frontier, note, outcomes))
     }
+}
 
-    /// Writes one batch, or nothing of it when one of its ids is taken by other content.
-    fn place(
-        &self,
-        batch: &Batch,
-        frontier: &mut Frontier,
-        nodes: &mut HashMap<Place, Hash>,
-    ) -> Result<Result<Vec<u64>, AppendError>, GroupError> {
-        let mut known: HashMap<&str, (u64, Option<&EncodedDraft>)> = HashMap::new();
-        let mut next = frontier.size();
-        let mut plan = Vec::with_capacity(batch.drafts.len());
+/// A record that is about to be written.
+struct Row<'a> {
+    seq: u64,
+    nodes: Vec<u8>,
+    draft: &'a EncodedDraft,
+    bytes: Vec<u8>,
+}
+
+/// A group on its way into the tables.
+struct Filling<'a> {
+    connection: &'a Connection,
+    frontier: Frontier,
+    /// What inclusion proofs of this group's records need: the old peaks and all new nodes.
+    nodes: HashMap<Place, Hash>,
+    rows: Vec<Row<'a>>,
+    contents: Vec<(u64, &'a Content)>,
+    /// The group's own records, which are not in the tables yet.
+    known: HashMap<&'a str, (u64, &'a EncodedDraft)>,
+}
+
+impl<'a> Filling<'a> {
+    fn new(connection: &'a Connection, frontier: &Frontier) -> Self {
+        Self {
+            connection,
+            frontier: frontier.clone(),
+            nodes: frontier.peaks().collect(),
+            rows: Vec::new(),
+            contents: Vec::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Takes a batch in, or nothing of it when one of its ids is taken by other content.
+    fn place(&mut self, batch: &'a Batch) -> Result<Result<Vec<u64>, AppendError>, GroupError> {
+        let mut fresh: Vec<(u64, &EncodedDraft)> = Vec::with_capacity(batch.drafts.len());
+        let mut seqs = Vec::with_capacity(batch.drafts.len());
+        let mut next = self.frontier.size();
         for draft in &batch.drafts {
-            let id = draft.record_id().as_str();
-            let stored = match known.get(id) {
-                Some((seq, Some(earlier))) => Some((*seq, earlier.stamp(*seq))),
-                Some((_, None)) | None => self
+            let id = draft.record_id();
+            let earlier = fresh.iter().find(|(_, earlier)| earlier.record_id() == id).copied();
+            let stored = match earlier.or_else(|| self.known.get(id.as_str()).copied()) {
+                Some((seq, earlier)) => Some((seq, earlier.stamp(seq))),
+                None => self
                     .connection
                     .prepare_cached("SELECT seq, bytes FROM records WHERE record_id = ?1")?
-                    .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
                     .optional()?,
             };
             match stored {
-                Some((seq, bytes)) if draft.same_content(&bytes) => plan.push((seq, false)),
+                Some((seq, bytes)) if draft.same_content(&bytes) => seqs.push(seq),
                 Some((seq, bytes)) => {
                     return Ok(Err(AppendError::Conflict {
-                        record_id: draft.record_id().clone(),
+                        record_id: id.clone(),
                         stored: Digest::of(bytes),
                         offered: Digest::of(draft.stamp(seq)),
                     }));
                 }
                 None => {
                     next += 1;
-                    known.insert(id, (next, Some(draft)));
-                    plan.push((next, true));
+                    fresh.push((next, draft));
+                    seqs.push(next);
                 }
             }
         }
-        for content in &batch.contents {
-            self.connection
-                .prepare_cached("INSERT OR IGNORE INTO contents (digest, bytes) VALUES (?1, ?2)")?
-                .execute(params![content.digest().as_bytes(), content.bytes()])?;
-        }
-        for (draft, (seq, _)) in batch.drafts.iter().zip(&plan).filter(|(_, (_, new))| *new) {
-            let bytes = draft.stamp(*seq);
-            self.connection
-                .prepare_cached(
-                    "INSERT INTO records (seq, record_id, call, bytes) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute(params![seq, draft.record_id().as_str(), draft.call(), bytes])?;
-            let mut closed = Vec::with_capacity(2);
-            frontier.push(leaf_hash(&bytes), |place, hash| closed.push((place, hash)));
-            for (place, hash) in closed {
-                self.connection
-                    .prepare_cached("INSERT INTO nodes (place, hash) VALUES (?1, ?2)")?
-                    .execute(params![node_key(place), hash])?;
-                nodes.insert(place, hash);
+        for (seq, draft) in fresh {
+            let bytes = draft.stamp(seq);
+            let mut nodes = Vec::with_capacity(64);
+            self.frontier.push(leaf_hash(&bytes), |place, hash| {
+                nodes.extend_from_slice(&hash);
+                self.nodes.insert(place, hash);
+            });
+            self.known.insert(draft.record_id().as_str(), (seq, draft));
+            self.rows.push(Row { seq, nodes, draft, bytes });
+            if Some(&seq) == seqs.first() {
+                self.contents.extend(batch.contents.iter().map(|content| (seq, content)));
             }
         }
-        Ok(Ok(plan.into_iter().map(|(seq, _)| seq).collect()))
+        Ok(Ok(seqs))
     }
 }

@@ -150,11 +150,11 @@ impl Journal for SqliteJournal {
         .await
     }
 
-    async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
+    async fn content(&self, seq: u64, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
         self.with_reader(move |connection| {
             connection
-                .prepare_cached("SELECT bytes FROM contents WHERE digest = ?1")?
-                .query_row([digest.as_bytes()], |row| row.get(0))
+                .prepare_cached("SELECT bytes FROM contents WHERE seq = ?1 AND digest = ?2")?
+                .query_row((seq, digest.as_bytes()), |row| row.get(0))
                 .optional()
         })
         .await

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use countersign_audit::checkpoint::{Checkpoint, CheckpointError};
 use countersign_audit::key::PublicKey;
-use countersign_audit::tree::{Frontier, Hash};
+use countersign_audit::tree::{Frontier, Hash, Place};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use crate::schema::{APPLICATION_ID, TABLES, VERSION, node_key};
+use crate::schema::{APPLICATION_ID, TABLES, VERSION, node_row};
 
 /// Why a database is not opened. Nothing has been changed in it.
 #[derive(Debug, thiserror::Error)]
@@ -158,10 +158,14 @@ pub(crate) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-pub(crate) fn node(connection: &Connection, key: i64) -> rusqlite::Result<Hash> {
+/// Every group ends with one, so this looks at the last row.
+pub(crate) const LAST_CHECKPOINT: &str =
+    "SELECT seq, checkpoint FROM records WHERE checkpoint IS NOT NULL ORDER BY seq DESC LIMIT 1";
+
+pub(crate) fn node(connection: &Connection, place: Place) -> rusqlite::Result<Hash> {
     connection
-        .prepare_cached("SELECT hash FROM nodes WHERE place = ?1")?
-        .query_row([key], |row| row.get(0))
+        .prepare_cached("SELECT substr(nodes, ?2, 32) FROM records WHERE seq = ?1")?
+        .query_row((node_row(place), 32 * u32::from(place.level) + 1), |row| row.get(0))
 }
 
 /// Takes up the tree where the last checkpoint left it, and holds the two against each other.
@@ -186,9 +190,7 @@ pub(crate) fn load_frontier(
         return Err(damaged(format!("{} of its {size} records are missing", size - count)));
     }
     let last: Option<(u64, String)> = connection
-        .query_row("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(LAST_CHECKPOINT, [], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()
         .map_err(sql)?;
     let Some((covered, note)) = last else {
@@ -203,7 +205,7 @@ pub(crate) fn load_frontier(
     }
     let checkpoint = Checkpoint::open(&note, key)
         .map_err(|source| OpenError::OtherKey { path: path.to_owned(), source })?;
-    let frontier = Frontier::load(size, |place| node(connection, node_key(place))).map_err(sql)?;
+    let frontier = Frontier::load(size, |place| node(connection, place)).map_err(sql)?;
     if checkpoint.size != size || checkpoint.root != frontier.root() {
         return Err(damaged("its tree does not have the root that was signed".to_owned()));
     }

@@ -1,13 +1,14 @@
 //! Reading a database offline: for the verifier, and for people.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use countersign_audit::key::PublicKey;
+use countersign_audit::tree::Frontier;
 use countersign_audit::verify::{Report, Rule, StoredRecord, Verifier};
 use countersign_core::digest::Digest;
 use countersign_core::journal::TOOL_CALL_KEY;
-use rusqlite::{Connection, Rows, Transaction};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Statement, Transaction};
 use serde::Deserialize;
 
 use crate::open::{self, OpenError};
@@ -113,9 +114,7 @@ impl LogReader {
     pub fn checkpoint(&self) -> Result<Option<String>, OpenError> {
         use rusqlite::OptionalExtension as _;
         self.connection
-            .query_row("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1", [], |row| {
-                row.get(0)
-            })
+            .query_row(open::LAST_CHECKPOINT, [], |row| row.get(1))
             .optional()
             .map_err(|e| OpenError::sql(&self.path, &e))
     }
@@ -160,34 +159,37 @@ fn walk(
     progress: &mut impl FnMut(u64, u64),
 ) -> rusqlite::Result<()> {
     let total = db.query_row("SELECT count(*) FROM records", [], |row| row.get(0))?;
-    let contents = contents(db, verifier)?;
     let mut records = db.prepare(
-        "SELECT r.seq, r.record_id, r.call, r.bytes, n.hash
-         FROM records r LEFT JOIN nodes n ON n.place = r.seq - 1 ORDER BY r.seq",
+        "SELECT seq, record_id, call, bytes, nodes, checkpoint FROM records ORDER BY seq",
     )?;
-    let mut checkpoints = db.prepare("SELECT size, note FROM checkpoints ORDER BY size")?;
-    let mut checkpoints = checkpoints.query([])?;
-    let mut pending = next_checkpoint(&mut checkpoints)?;
+    let mut contents = db.prepare("SELECT digest, bytes FROM contents WHERE seq = ?1")?;
     let mut rows = records.query([])?;
+    let mut tree = Frontier::default();
     let mut last = 0;
     while let Some(row) = rows.next()? {
         let (seq, bytes): (u64, &[u8]) = (row.get(0)?, row.get_ref(3)?.as_bytes()?);
         let (record_id, call): (&str, Option<&str>) =
             (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str_or_null()?);
-        verifier.record(StoredRecord { seq, record_id, bytes, leaf: row.get(4)? });
-        check_filing(verifier, seq, record_id, call, bytes, &contents);
-        while let Some((size, note)) = pending.take_if(|(size, _)| *size <= seq) {
-            verifier.checkpoint(size, &note);
-            pending = next_checkpoint(&mut checkpoints)?;
+        let stored: &[u8] = row.get_ref(4)?.as_bytes()?;
+        let leaf = stored.first_chunk::<32>().copied();
+        let mut nodes = Vec::with_capacity(stored.len());
+        tree.push(leaf.unwrap_or_default(), |_, hash| nodes.extend_from_slice(&hash));
+        verifier.record(StoredRecord { seq, record_id, bytes, leaf });
+        if nodes != stored {
+            let detail = "its tree nodes are not those of the leaves below them".to_owned();
+            verifier.finding(Rule::StoreDamaged, seq, Some(record_id), detail);
+        }
+        let present = check_contents(verifier, &mut contents, seq, record_id)?;
+        check_filing(db, verifier, (seq, record_id, call), bytes, &present)?;
+        let checkpoint = row.get_ref(5)?;
+        if checkpoint != ValueRef::Null {
+            // A note that is no text any more is a changed note, and is reported as such.
+            verifier.checkpoint(seq, &String::from_utf8_lossy(checkpoint.as_bytes()?));
         }
         last = seq;
         if seq.is_multiple_of(1024) {
             progress(seq, total);
         }
-    }
-    while let Some((size, note)) = pending {
-        verifier.checkpoint(size, &note);
-        pending = next_checkpoint(&mut checkpoints)?;
     }
     progress(last, total);
     let mut check = db.prepare("PRAGMA integrity_check(10)")?;
@@ -201,55 +203,57 @@ fn walk(
     Ok(())
 }
 
-fn next_checkpoint(rows: &mut Rows<'_>) -> rusqlite::Result<Option<(u64, String)>> {
-    let Some(row) = rows.next()? else {
-        return Ok(None);
-    };
-    // A note that is no text any more is a changed note, and is reported as such.
-    let note = row.get_ref(1)?.as_bytes().map(String::from_utf8_lossy)?.into_owned();
-    Ok(Some((row.get(0)?, note)))
-}
-
-/// Hashes every content, and returns the digests that are there and right.
-fn contents(
-    db: &Transaction<'_>,
+/// Hashes the content filed under a record, and returns the digests that are there and right.
+fn check_contents(
     verifier: &mut Verifier<'_>,
-) -> rusqlite::Result<HashSet<[u8; 32]>> {
-    let mut statement = db.prepare("SELECT digest, bytes FROM contents")?;
-    let mut rows = statement.query([])?;
-    let mut good = HashSet::new();
+    statement: &mut Statement<'_>,
+    seq: u64,
+    record_id: &str,
+) -> rusqlite::Result<Vec<Digest>> {
+    let mut rows = statement.query([seq])?;
+    let mut present = Vec::new();
     while let Some(row) = rows.next()? {
-        let digest = row.get_ref(0)?.as_bytes()?;
+        let filed = row.get_ref(0)?.as_bytes()?;
         let found = Digest::of(row.get_ref(1)?.as_bytes()?);
-        if found.as_bytes() == digest {
-            good.insert(*found.as_bytes());
+        if found.as_bytes() == filed {
+            present.push(found);
         } else {
-            let detail = match <[u8; 32]>::try_from(digest) {
-                Ok(digest) => {
-                    format!("filed as {}, the bytes give {found}", Digest::from_bytes(digest))
-                }
-                Err(_) => format!("filed under no digest, the bytes give {found}"),
-            };
-            verifier.finding(Rule::ContentChanged, 0, None, detail);
+            let filed = <[u8; 32]>::try_from(filed).map(Digest::from_bytes);
+            let filed = filed.map_or("no digest".to_owned(), |digest| digest.to_string());
+            let detail = format!("content filed as {filed}, its bytes give {found}");
+            verifier.finding(Rule::ContentChanged, seq, Some(record_id), detail);
         }
     }
-    Ok(good)
+    Ok(present)
+}
+
+/// Whether an earlier record of the same call brought the content.
+fn brought_earlier(
+    db: &Transaction<'_>,
+    call: Option<&str>,
+    seq: u64,
+    digest: &Digest,
+) -> rusqlite::Result<bool> {
+    db.prepare_cached(
+        "SELECT 1 FROM records r JOIN contents c ON c.seq = r.seq
+         WHERE r.call = ?1 AND r.seq < ?2 AND c.digest = ?3",
+    )?
+    .exists((call, seq, digest.as_bytes()))
 }
 
 fn check_filing(
+    db: &Transaction<'_>,
     verifier: &mut Verifier<'_>,
-    seq: u64,
-    record_id: &str,
-    call: Option<&str>,
+    (seq, record_id, call): (u64, &str, Option<&str>),
     bytes: &[u8],
-    contents: &HashSet<[u8; 32]>,
-) {
+    present: &[Digest],
+) -> rusqlite::Result<()> {
     let filing: Filing<'_> = match serde_json::from_slice(bytes) {
         Ok(filing) => filing,
         Err(error) => {
             let detail = format!("the bytes are no journal record: {error}");
             verifier.finding(Rule::RecordMisfiled, seq, Some(record_id), detail);
-            return;
+            return Ok(());
         }
     };
     let own_call = filing.correlation_keys.iter().find(|e| e.key == TOOL_CALL_KEY);
@@ -267,10 +271,12 @@ fn check_filing(
     for content in &filing.content_refs {
         // References of other forms point at content that is kept elsewhere.
         if let Ok(digest) = Digest::parse(content)
-            && !contents.contains(digest.as_bytes())
+            && !present.contains(&digest)
+            && !brought_earlier(db, call, seq, &digest)?
         {
             let detail = format!("{digest} is missing or changed");
             verifier.finding(Rule::ContentMissing, seq, Some(record_id), detail);
         }
     }
+    Ok(())
 }

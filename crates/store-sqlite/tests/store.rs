@@ -171,16 +171,22 @@ async fn a_changed_byte_in_any_record_is_found_and_the_record_named() {
 async fn tampering_beside_the_record_is_found_by_the_rule_that_should_find_it() {
     let cases = [
         ("DELETE FROM records WHERE seq = 2", Rule::RecordMissing),
-        ("DELETE FROM records WHERE seq = 4", Rule::CheckpointInvalid),
-        ("DELETE FROM checkpoints WHERE size = 4", Rule::NotCovered),
+        ("UPDATE records SET checkpoint = NULL WHERE seq = 4", Rule::NotCovered),
         (
-            "UPDATE checkpoints SET note = replace(note, 'A', 'B') WHERE size = 3",
+            "UPDATE records SET checkpoint = replace(checkpoint, 'A', 'B') WHERE seq = 3",
             Rule::CheckpointInvalid,
         ),
-        ("UPDATE checkpoints SET size = 9 WHERE size = 4", Rule::CheckpointInvalid),
+        (
+            "UPDATE records SET checkpoint = (SELECT checkpoint FROM records WHERE seq = 3) WHERE seq = 4",
+            Rule::CheckpointInvalid,
+        ),
         ("UPDATE records SET record_id = 'other' WHERE seq = 3", Rule::RecordMisfiled),
         ("UPDATE records SET call = NULL WHERE seq = 3", Rule::RecordMisfiled),
-        ("UPDATE nodes SET hash = zeroblob(32) WHERE place = 1", Rule::RecordChanged),
+        ("UPDATE records SET nodes = zeroblob(32) WHERE seq = 1", Rule::RecordChanged),
+        (
+            "UPDATE records SET nodes = CAST(nodes || zeroblob(32) AS BLOB) WHERE seq = 2",
+            Rule::StoreDamaged,
+        ),
         ("UPDATE contents SET bytes = x'00' WHERE id = 1", Rule::ContentChanged),
         ("DELETE FROM contents WHERE id = 1", Rule::ContentMissing),
     ];

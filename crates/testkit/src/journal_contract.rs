@@ -53,19 +53,20 @@ pub async fn repeats_within_a_batch_fall_together(journal: &dyn Journal) {
     assert_eq!(journal.append(batch(&["a", "a", "b"])).await.unwrap().seqs, [1, 1, 2]);
 }
 
-/// Records of a call are found by it, and content by its digest.
+/// Records of a call are found by it, and content by its record and digest.
 pub async fn finds_calls_and_content(journal: &dyn Journal) {
     let content = Content::new(b"\xffargs".to_vec());
     let digest = content.digest();
     let drafts = ["x.1", "y.1", "x.2"]
         .map(|id| draft(id, id, id.split('.').next()).encode().unwrap())
         .to_vec();
-    journal.append(Batch { drafts, contents: vec![content.clone(), content] }).await.unwrap();
+    journal.append(Batch { drafts, contents: vec![content] }).await.unwrap();
     let seqs: Vec<_> = journal.read_call("x").await.unwrap().iter().map(|e| e.seq).collect();
     assert_eq!(seqs, [1, 3]);
     assert_eq!(journal.read_call("z").await.unwrap(), []);
-    assert_eq!(journal.content(digest).await.unwrap().unwrap(), b"\xffargs");
-    assert_eq!(journal.content(Digest::of("other")).await.unwrap(), None);
+    assert_eq!(journal.content(1, digest).await.unwrap().unwrap(), b"\xffargs");
+    assert_eq!(journal.content(2, digest).await.unwrap(), None);
+    assert_eq!(journal.content(1, Digest::of("other")).await.unwrap(), None);
 }
 
 /// Appends that arrive together are each stored whole, in one sequence without gaps.

@@ -27,15 +27,29 @@ function untrusted(value) {
   const s = String(value ?? '');
   let at = 0;
   for (const m of s.matchAll(ESCAPE)) {
-    if (m.index > at) out.append(s.slice(at, m.index));
+    if (m.index > at) append_words(out, s.slice(at, m.index));
     const code = m[1] === undefined ? m[0].codePointAt(0) : parseInt(m[1], 16);
     const name = CHARACTER_NAMES[code] ?? (code >= 0xe0000 && code <= 0xe007f ? 'tag character' : 'invisible character');
     const shown = m[1] === undefined ? `\\u{${code.toString(16)}}` : m[0];
     out.append(h('span', { class: 'esc', title: `U+${code.toString(16).toUpperCase().padStart(4, '0')} ${name}` }, shown));
     at = m.index + m[0].length;
   }
-  if (at < s.length) out.append(s.slice(at));
+  if (at < s.length) append_words(out, s.slice(at));
   return out;
+}
+
+// A browser may break a line after a hyphen, which turns `-f` into `-` and `f`. Short words
+// with a hyphen stay whole; beyond a few thousand characters the text goes in as it is.
+function append_words(out, s) {
+  if (s.length > 8000) { out.append(s); return; }
+  let at = 0;
+  for (const m of s.matchAll(/[^\s-]*-\S*/g)) {
+    if (m[0].length > 28) continue;
+    if (m.index > at) out.append(s.slice(at, m.index));
+    out.append(h('span', { class: 'nowrap' }, m[0]));
+    at = m.index + m[0].length;
+  }
+  if (at < s.length) out.append(s.slice(at));
 }
 
 function escapes_count(...values) {
@@ -83,9 +97,9 @@ function icon(name) {
 }
 
 /** Cuts a long text to a few lines, with a button that shows all of it. */
-function clamp(node, what) {
+function clamp(node) {
   const box = h('div', { class: 'clamp' }, node);
-  const more = h('button', { class: 'more', type: 'button', hidden: true, onclick: () => clamp_open(box) }, `Show all of ${what}`);
+  const more = h('button', { class: 'more', type: 'button', hidden: true, onclick: () => clamp_open(box) }, `Show all ${NUMBER.format(node.textContent.length)} characters`);
   clamp_watch.observe(box);
   box.more = more;
   return [box, more];
@@ -93,7 +107,10 @@ function clamp(node, what) {
 const clamp_watch = new ResizeObserver((entries) => {
   for (const { target: box } of entries) {
     if (box.classList.contains('open')) continue;
-    const over = box.scrollHeight > box.clientHeight + 4;
+    const folded = box.scrollHeight - box.clientHeight;
+    // Folding away a line or two is not worth a button.
+    if (folded > 0 && folded < 64) { clamp_open(box); continue; }
+    const over = folded > 0;
     box.classList.toggle('over', over);
     box.more.hidden = !over;
   }
@@ -105,21 +122,20 @@ function clamp_open(box) {
 }
 
 function command_block(text, field) {
-  return h('div', { class: 'code' }, clamp(h('div', { 'data-field': field }, untrusted(text)), 'it'));
+  return h('div', { class: 'code' }, clamp(h('div', { 'data-field': field }, untrusted(text))));
 }
 
 function args_value(v) {
   if (v === '') return h('span', { class: 'quiet' }, 'empty');
   if (v === null || v === undefined) return h('span', { class: 'quiet' }, 'null');
-  return clamp(untrusted(asText(v)), 'this value');
+  return clamp(untrusted(asText(v)));
 }
 
 /** Arguments, one row each. `first` limits how many show before the button is pressed. */
 function args_table(args, first) {
   const rows = args.map((a, i) => h('tr', { hidden: i >= first },
     h('th', { scope: 'row' }, untrusted(a.name)), h('td', {}, args_value(a.value))));
-  const table = h('table', { class: 'args' },
-    h('caption', { class: 'vh' }, `Arguments, ${args.length}`), h('tbody', {}, rows));
+  const table = h('table', { class: 'args', 'aria-label': plural(args.length, 'argument') }, h('tbody', {}, rows));
   if (args.length <= first) return [table];
   const more = h('button', {
     class: 'more', type: 'button', 'data-more-args': true,
@@ -157,9 +173,9 @@ const short = (fingerprint) => String(fingerprint ?? '').replace(/^sha256:/, '')
 let clock_skew_ms = 0;
 const now_ms = () => Date.now() + clock_skew_ms;
 
-const DAY = new Intl.DateTimeFormat('en', { weekday: 'long', day: 'numeric', month: 'long' });
-const DAY_YEAR = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'long', year: 'numeric' });
-const SHORT_DAY = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'short' });
+const DAY = new Intl.DateTimeFormat('en-GB', { weekday: 'long', day: 'numeric', month: 'long' });
+const DAY_YEAR = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'long', year: 'numeric' });
+const SHORT_DAY = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' });
 const CLOCK = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
 const CLOCK_S = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 const FULL = new Intl.DateTimeFormat('en-GB', { year: 'numeric', month: 'short', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit', timeZoneName: 'short' });
@@ -174,6 +190,12 @@ function ago(ms) {
   if (s < 3600) return `${Math.floor(s / 60)} min ago`;
   if (s < 86400) return `${Math.floor(s / 3600)} h ago`;
   return `${SHORT_DAY.format(ms)}, ${CLOCK.format(ms)}`;
+}
+
+/** The time of day, with the date unless it is today's. */
+function clock_near(ms) {
+  const today = formatted(SHORT_DAY, ms) === SHORT_DAY.format(now_ms());
+  return today ? `at ${formatted(CLOCK, ms)}` : `on ${formatted(SHORT_DAY, ms)} at ${formatted(CLOCK, ms)}`;
 }
 
 /** A time that stays relative; the absolute one is its tooltip. */
@@ -236,7 +258,7 @@ async function api(path, body) {
   let data = null;
   try { data = await res.json(); } catch { /* judged by the status below */ }
   if (!res.ok) {
-    throw new ApiError(data?.error ?? `The server answered ${res.status}.`, { status: res.status, code: data?.code ?? 'error', details: data?.details ?? null });
+    throw new ApiError(sentence(data?.error ?? `The server answered ${res.status}`), { status: res.status, code: data?.code ?? 'error', details: data?.details ?? null });
   }
   if (data === null) throw new ApiError('The server’s answer was cut short.');
   return data;
@@ -254,6 +276,12 @@ function clock_read(date, asked) {
 function to_login() { location.replace(`/login${location.hash}`); }
 
 const can_decide = () => me?.roles?.some((r) => r === 'approver' || r === 'admin') ?? false;
+
+/** The server's errors are lower-case fragments; here they stand as sentences. */
+function sentence(text) {
+  const s = String(text).trim();
+  return s.charAt(0).toUpperCase() + s.slice(1) + (/[.!?…]$/.test(s) ? '' : '.');
+}
 
 /** What went wrong, and what to do next. */
 function explain(e) {
@@ -444,8 +472,8 @@ function card_build(hold) {
       fact('Why it was held', h('span', { class: 'why' }, untrusted(hold.reason)), snap.policy && h('span', { class: 'mono quiet' }, untrusted(snap.policy))),
       snap.tool_description && fact('What the tool does', untrusted(snap.tool_description)),
       snap.run_id && fact('Run', h('span', { class: 'mono' }, untrusted(snap.run_id))),
-      fact('Asked', h('span', {}, time_ago(hold.created_at))),
-      fact('Expires', h('span', { title: formatted(FULL, expires) }, formatted(CLOCK_S, expires))))),
+      fact('Asked', h('span', {}, time_ago(hold.created_at), ', runs out ',
+        h('time', { datetime: hold.expires_at, title: formatted(FULL, expires) }, clock_near(expires)))))),
   foot);
 
   function foot_draw(error) {
@@ -483,7 +511,7 @@ function card_build(hold) {
       onkeydown: (ev) => { if (ev.repeat) ev.preventDefault(); },
       onclick: (ev) => { if (ev.detail <= 1) decide(decision, reason, confirm); },
     }, `${word} `, h('span', { class: 'mono' }, fp));
-    setTimeout(() => { confirm.disabled = busy; }, 350);
+    setTimeout(() => { confirm.disabled = busy || out_of_time(); }, 350);
     strip = h('div', {
       class: 'confirm', role: 'group', tabindex: '-1', 'aria-labelledby': question_id, 'data-decision': decision,
       onkeydown: (ev) => { if (ev.key === 'Escape' && !busy) { ev.stopPropagation(); strip_close(decision); } },
@@ -520,6 +548,8 @@ function card_build(hold) {
     if (busy) return;
     busy = true;
     strip.querySelector('.problem')?.remove();
+    // A disabled button would drop the focus on the floor.
+    strip.focus({ preventScroll: true });
     for (const el of strip.querySelectorAll('button, input')) el.disabled = true;
     confirm.firstChild.textContent = decision === 'approve' ? 'Approving ' : 'Denying ';
     const path = `/approvals/${encodeURIComponent(hold.id)}`;
@@ -527,6 +557,7 @@ function card_build(hold) {
     decided_here.add(hold.id);
     let done = null;
     let failure = null;
+    let still_waits = false;
     try {
       done = await api(`${path}/${decision}`, body);
     } catch (e) {
@@ -536,7 +567,7 @@ function card_build(hold) {
     if (failure && failure.status !== 403 && failure.status !== 401) {
       try {
         const full = await api(path);
-        if (full.status !== 'pending') { done = full; }
+        if (full.status === 'pending') still_waits = true; else done = full;
       } catch { /* reported below as the first failure */ }
     }
     busy = false;
@@ -548,8 +579,9 @@ function card_build(hold) {
     }
     decided_here.delete(hold.id);
     if (done) { resolved(done); holds_refresh(); return; }
-    for (const el of strip?.querySelectorAll('button, input') ?? []) el.disabled = false;
+    for (const el of strip?.querySelectorAll('button, input') ?? []) el.disabled = el === confirm && out_of_time();
     confirm.firstChild.textContent = decision === 'approve' ? 'Approve ' : 'Deny ';
+    if (strip?.contains(document.activeElement)) confirm.focus({ preventScroll: true });
     if (failure.status === 409 || failure.status === 410 || failure.status === 404) {
       const d = failure.details?.decision ?? failure.details;
       const who = d?.approver ? ` It was decided by ${d.approver.display || d.approver.id}${d.at ? `, ${ago(Date.parse(d.at))}` : ''}.` : '';
@@ -559,9 +591,9 @@ function card_build(hold) {
       strip_problem(failure.message, 'The call still waits. Somebody else who may decide it has to.');
       me_refresh();
     } else {
-      strip_problem(failure.message, failure.status === 0
-        ? 'Your decision may or may not have arrived. The call shows as waiting until the server answers; then try again.'
-        : explain(failure)[1]);
+      strip_problem(failure.message, failure.status !== 0 ? explain(failure)[1]
+        : still_waits ? 'Your decision was not recorded: the call still waits. Try again.'
+          : 'Your decision may or may not have arrived. When the server answers again, this list shows which; deciding twice does no harm.');
     }
   }
 
@@ -584,8 +616,8 @@ function card_build(hold) {
     if (full.status === 'denied' || full.status === 'approved') announce(line.textContent);
   }
 
+  const out_of_time = () => expires <= now_ms();
   let urgent_said = false;
-  let expired_seen = false;
   function tick() {
     if (card.dataset.state === 'resolved' || !Number.isFinite(expires)) return;
     const ms = expires - now_ms();
@@ -598,10 +630,10 @@ function card_build(hold) {
       urgent_said = true;
       if (expires - created > 60_000) announce(`Less than a minute left for ${snap.tool ?? hold.summary} from ${hold.agent_id}.`);
     }
-    if (ms <= 0 && !expired_seen) {
-      expired_seen = true;
-      setTimeout(holds_refresh, 1500);
-    }
+    if (ms > 0) return;
+    for (const b of card.querySelectorAll('[data-action="approve"], [data-action="deny"], [data-action="confirm"]')) b.disabled = true;
+    // The server says when it is really over; ask now and then, should its word get lost.
+    if (Math.floor(-ms / 1000) % 5 === 1) holds_refresh();
   }
 
   foot_draw();
@@ -705,7 +737,7 @@ function waiting_view(focus_id) {
       if (!alive || recent !== into) return;
       if (calls.length === 0) { into.replaceChildren(h('div', { class: 'section' }, connect_help())); return; }
       into.replaceChildren(h('section', { class: 'section' },
-        h('div', { class: 'section-head' }, h('h2', {}, 'Last calls'), h('a', { href: '#/calls' }, 'What happened')),
+        h('div', { class: 'section-head' }, h('h2', {}, 'Last calls'), h('a', { href: '#/calls' }, 'All calls')),
         h('ul', { class: 'list' }, calls.map((c) => h('li', {}, call_row(c))))));
     } catch { /* a hint only; the calls page reports the problem */ }
   }
@@ -776,12 +808,12 @@ function call_row(c) {
 }
 
 function connect_help() {
-  const config = JSON.stringify({ mcpServers: { countersign: { type: 'http', url: `${location.origin}/mcp`, headers: { Authorization: 'Bearer <the agent’s token>' } } } }, null, 2);
+  const config = JSON.stringify({ mcpServers: { countersign: { type: 'http', url: `${location.origin}/mcp`, headers: { Authorization: 'Bearer <agent token>' } } } }, null, 2);
   return h('div', { class: 'empty connect' },
     h('h2', {}, 'No calls yet'),
     h('p', {}, 'Connect an agent, and every call it makes is listed here, from request to result.'),
     h('ol', {},
-      h('li', {}, h('div', {}, 'An MCP client that speaks HTTP: add this server to its configuration.'),
+      h('li', {}, h('div', { class: 'section-head' }, 'An MCP client that speaks HTTP: add this server to its configuration.', copy_button(config, 'the configuration')),
         h('div', { class: 'code' }, config)),
       h('li', {}, h('div', {}, 'A client that starts its servers itself: give it this command.'),
         h('div', { class: 'cmd' }, h('span', {}, 'countersign serve --stdio'), copy_button('countersign serve --stdio', 'the command'))),

@@ -1,0 +1,184 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it went well
+  1  the answer is no: a call denied or failed, a finding, a plan rejected
+  2  it could not be done: wrong usage, unreadable input, no gateway";
+
+/// Stands between an AI agent and its tools: a call happens only after it is declared,
+/// checked, countersigned and recorded.
+#[derive(Parser)]
+#[command(name = "countersign", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args)]
+pub(crate) struct Global {
+    /// The configuration file [default: countersign.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "COUNTERSIGN_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// The folder of keys, credentials and the database [default: .countersign]
+    #[arg(long, global = true, value_name = "DIR", env = "COUNTERSIGN_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Write JSON, for machines
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start the gateway: MCP for agents, a console and an interface for approvers
+    Serve(Serve),
+    /// Make one governed call through the running gateway
+    Call(Call),
+    /// See and decide what waits for a person
+    #[command(subcommand)]
+    Approvals(Approvals),
+    /// Read the journal, offline
+    #[command(subcommand)]
+    Journal(Journal),
+    /// Prove that nothing was changed, offline
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Check and try out tool manifests
+    #[command(subcommand)]
+    Manifest(Manifest),
+    /// Check that everything the gateway needs is in place
+    Doctor,
+    /// Check the configuration file
+    CheckConfig,
+    /// Write a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Speak MCP on standard input and output too, for clients that start their servers
+    #[arg(long)]
+    pub(crate) stdio: bool,
+    /// The address to listen on; port 0 takes a free one [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bind: Option<std::net::SocketAddr>,
+    /// The folder of manifests [default: examples/tools]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tools: Option<PathBuf>,
+    /// The folder tools work in and cannot name a path out of [default: .]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Remote {
+    /// Where the gateway is [default: where the one of this state folder listens]
+    #[arg(long, value_name = "URL", env = "COUNTERSIGN_URL")]
+    pub(crate) url: Option<String>,
+    /// The token to use [default: the one in the state folder]
+    #[arg(long, value_name = "TOKEN", env = "COUNTERSIGN_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Call {
+    /// The tool
+    pub(crate) tool: String,
+    /// Its arguments, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) args: String,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Approvals {
+    /// What waits for a decision, oldest first
+    List {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// One held call, with every argument
+    Show {
+        /// Its id, or the beginning of it
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Let a held call run, once
+    Approve(Decide),
+    /// Refuse a held call
+    Deny(Decide),
+}
+
+#[derive(Args)]
+pub(crate) struct Decide {
+    /// The hold's id, or the beginning of it
+    pub(crate) id: String,
+    /// Why; the agent and the record get it
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Journal {
+    /// The newest records, as a story
+    Tail {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+        /// Wait for more
+        #[arg(short, long)]
+        follow: bool,
+        /// Only this call
+        #[arg(long, value_name = "ID")]
+        call: Option<String>,
+    },
+    /// One record by its number, or one call by its id, with everything in it
+    Show {
+        /// A sequence number, or a call's id
+        what: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Audit {
+    /// Hold every record, the tree and every checkpoint against the log's public key
+    Verify {
+        /// The database [default: journal.db in the state folder]
+        #[arg(long, value_name = "FILE")]
+        db: Option<PathBuf>,
+        /// The public key, or a file with it [default: log.pub in the state folder]
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Manifest {
+    /// Report every problem of manifest files and folders
+    Check {
+        /// Files, or folders of `*.clad.toml`
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Say what a call would run, without running anything
+    Plan {
+        /// The manifest
+        file: PathBuf,
+        /// The arguments, a JSON object
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        args: String,
+    },
+}

@@ -1,0 +1,295 @@
+//! `countersign call` and `countersign approvals`: clients of the REST interface.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use countersign_core::hold::{DecisionKind, HeldAction};
+use countersign_core::text::visible;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::args::{Approvals, Call, Decide, Global, Remote};
+use crate::config::{self, Loaded};
+use crate::output::{Failure, Paint, say, say_json};
+use crate::state;
+
+struct Api {
+    client: Client,
+    base: String,
+    token: Zeroizing<String>,
+}
+
+impl Api {
+    fn new(loaded: &Loaded, remote: &Remote, role: &str) -> Result<Self, Failure> {
+        let base = match &remote.url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => match std::fs::read_to_string(loaded.state.join("address")) {
+                Ok(address) => address.trim().to_owned(),
+                Err(_) => format!("http://{}", loaded.config.server.bind),
+            },
+        };
+        let token = match &remote.token {
+            Some(token) => Zeroizing::new(token.clone()),
+            None => state::token(&loaded.state, role).ok_or_else(|| {
+                Failure::new(format!("no token of an {role}"))
+                    .hint("start `countersign serve` in this folder, or give --token and --url")
+            })?,
+        };
+        let client = Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .no_proxy()
+            .build()
+            .map_err(|error| Failure::of(&error))?;
+        Ok(Self { client, base, token })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Value), Failure> {
+        let url = format!("{}/api/v1{path}", self.base);
+        let mut request = self.client.request(method, &url).bearer_auth(self.token.as_str());
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.map_err(|error| {
+            let connect = error.is_connect();
+            let failure = Failure::of(&error);
+            if connect {
+                Failure::new(format!("no gateway at {}", self.base))
+                    .hint("start one with `countersign serve`, or name it with --url")
+            } else {
+                failure
+            }
+        })?;
+        let status = response.status();
+        let value = response.json().await.map_err(|error| Failure::of(&error))?;
+        Ok((status, value))
+    }
+
+    /// The answer, or the gateway's own words for why there is none.
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failure> {
+        let (status, value) = self.send(method, path, body).await?;
+        if status.is_success() { Ok(value) } else { Err(refusal(status, &value)) }
+    }
+}
+
+fn refusal(status: StatusCode, value: &Value) -> Failure {
+    let error = value.get("error").and_then(Value::as_str).unwrap_or("no reason given");
+    let failure = Failure::new(format!("{error} ({})", status.as_u16()));
+    let decision = value.pointer("/details/decision");
+    match decision {
+        Some(decision) => {
+            let by = decision.pointer("/approver/display").and_then(Value::as_str);
+            let at = decision.get("at").and_then(Value::as_str).unwrap_or_default();
+            let status =
+                value.pointer("/details/status").and_then(Value::as_str).unwrap_or("ended");
+            failure.hint(format!("{status} by {} at {at}", by.unwrap_or("the gateway")))
+        }
+        None => failure,
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("no runtime: {error}")))?
+        .block_on(work)
+}
+
+pub(crate) fn call(global: &Global, args: &Call) -> Result<ExitCode, Failure> {
+    let arguments: serde_json::Map<String, Value> = serde_json::from_str(&args.args)
+        .map_err(|error| Failure::new(format!("--args is no JSON object: {error}")))?;
+    let api = Api::new(&config::load(global)?, &args.remote, "agent")?;
+    let body = json!({ "tool": args.tool, "arguments": arguments });
+    let answer = block_on(api.ask(Method::POST, "/calls", Some(body)))?;
+    let failed = answer.get("is_error").and_then(Value::as_bool).unwrap_or(true);
+    if global.json {
+        say_json(&answer);
+    } else {
+        tell_call(&answer);
+    }
+    Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn tell_call(answer: &Value) {
+    let paint = Paint::stdout();
+    let text = |path: &str| answer.pointer(path).and_then(Value::as_str);
+    let status = text("/envelope/status").unwrap_or("error");
+    if let Some(output) = text("/envelope/results/text") {
+        let safe: Vec<_> = output.trim_end_matches('\n').split('\n').map(visible).collect();
+        say(&safe.join("\n"));
+    } else if status == "success" {
+        let results = answer.pointer("/envelope/results").unwrap_or(&Value::Null);
+        say(&serde_json::to_string_pretty(results).unwrap_or_default());
+    }
+    for path in ["/envelope/results/denied/message", "/envelope/results/error", "/envelope/stderr"]
+    {
+        if let Some(why) = text(path) {
+            say(&paint.bad(&visible(why.trim_end())));
+        }
+    }
+    let colour = if status == "success" { paint.good(status) } else { paint.bad(status) };
+    let call = text("/call_id").unwrap_or("no call id");
+    let seq = answer.pointer("/receipt/seq").and_then(Value::as_u64);
+    let record = seq.map_or("not recorded".to_owned(), |seq| format!("record {seq}"));
+    say(&format!("{} {colour}, {record}", paint.dim(call)));
+}
+
+pub(crate) fn approvals(global: &Global, command: &Approvals) -> Result<ExitCode, Failure> {
+    let loaded = config::load(global)?;
+    match command {
+        Approvals::List { remote } => {
+            let api = Api::new(&loaded, remote, "approver")?;
+            let holds = block_on(api.ask(Method::GET, "/approvals", None))?;
+            if global.json {
+                say_json(&holds);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let holds = parse::<Vec<HeldAction>>(holds)?;
+            if holds.is_empty() {
+                say("Nothing is waiting.");
+            }
+            for hold in &holds {
+                tell_hold(hold, false);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Approvals::Show { id, remote } => {
+            let api = Api::new(&loaded, remote, "approver")?;
+            let hold = block_on(async {
+                let id = full_id(&api, id).await?;
+                api.ask(Method::GET, &format!("/approvals/{id}"), None).await
+            })?;
+            if global.json {
+                say_json(&hold);
+                return Ok(ExitCode::SUCCESS);
+            }
+            tell_hold(&parse(hold)?, true);
+            Ok(ExitCode::SUCCESS)
+        }
+        Approvals::Approve(args) => decide(global, &loaded, args, DecisionKind::Approve),
+        Approvals::Deny(args) => decide(global, &loaded, args, DecisionKind::Deny),
+    }
+}
+
+fn decide(
+    global: &Global,
+    loaded: &Loaded,
+    args: &Decide,
+    kind: DecisionKind,
+) -> Result<ExitCode, Failure> {
+    let api = Api::new(loaded, &args.remote, "approver")?;
+    let verb = match kind {
+        DecisionKind::Approve => "approve",
+        DecisionKind::Deny => "deny",
+    };
+    let (status, answer) = block_on(async {
+        let id = full_id(&api, &args.id).await?;
+        let hold: HeldAction =
+            parse(api.ask(Method::GET, &format!("/approvals/{id}"), None).await?)?;
+        let body =
+            json!({ "reason": args.reason, "fingerprint": hold.fingerprint, "surface": "cli" });
+        api.send(Method::POST, &format!("/approvals/{id}/{verb}"), Some(body)).await
+    })?;
+    if global.json {
+        say_json(&answer);
+    }
+    if !status.is_success() {
+        let failure = refusal(status, &answer);
+        // Somebody was first, or the time was over: that is an answer, not a breakdown.
+        if status == StatusCode::CONFLICT || status == StatusCode::GONE {
+            crate::output::fail(&failure);
+            return Ok(ExitCode::from(1));
+        }
+        return Err(failure);
+    }
+    if !global.json {
+        let hold: HeldAction = parse(answer)?;
+        let paint = Paint::stdout();
+        let done = match kind {
+            DecisionKind::Approve => paint.good("approved"),
+            DecisionKind::Deny => paint.bad("denied"),
+        };
+        say(&format!("{done} {}", hold.summary));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The one pending hold whose id begins like this; a whole id is taken as it is.
+async fn full_id(api: &Api, id: &str) -> Result<String, Failure> {
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::new(format!("`{}` is no hold's id", visible(id)))
+            .hint("`countersign approvals list` shows them"));
+    }
+    if id.len() == 32 {
+        return Ok(id.to_owned());
+    }
+    let holds: Vec<HeldAction> = parse(api.ask(Method::GET, "/approvals", None).await?)?;
+    let mut found = holds.iter().map(|hold| hold.id.as_str()).filter(|full| full.starts_with(id));
+    match (found.next(), found.next()) {
+        (Some(full), None) => Ok(full.to_owned()),
+        (None, _) => Err(Failure::new(format!("nothing that waits has an id beginning `{id}`"))
+            .hint("`countersign approvals list` shows what waits")),
+        (Some(_), Some(_)) => Err(Failure::new(format!("more than one id begins `{id}`"))),
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value)
+        .map_err(|error| Failure::new(format!("the gateway's answer is not understood: {error}")))
+}
+
+fn tell_hold(hold: &HeldAction, whole: bool) {
+    let paint = Paint::stdout();
+    let context = &hold.context_snapshot;
+    let text = |key: &str| context.get(key).and_then(Value::as_str).unwrap_or("?");
+    let short = hold.fingerprint.map(|fingerprint| fingerprint.short()).unwrap_or_default();
+    say(&format!(
+        "{}  {}",
+        paint.bold(hold.id.as_str()),
+        paint.dim(&format!("fingerprint {short}"))
+    ));
+    say(&format!("  {}", paint.warn(&hold.summary)));
+    let left = time_left(&hold.expires_at);
+    say(&format!(
+        "  {} by {}, risk {}, {}",
+        text("tool"),
+        hold.agent_id,
+        text("risk"),
+        match hold.status {
+            countersign_core::hold::HoldStatus::Pending => left,
+            status => format!("{status:?}").to_lowercase(),
+        }
+    ));
+    say(&format!("  held because {}", hold.reason));
+    if whole {
+        let arguments = context.get("arguments").and_then(Value::as_array);
+        for argument in arguments.into_iter().flatten() {
+            let part = |key: &str| argument.get(key).and_then(Value::as_str).unwrap_or_default();
+            say(&format!("    {} = {}", part("name"), part("value")));
+        }
+        say(&format!("  call {}, run {}", text("call_id"), text("run_id")));
+        if let Some(note) = context.get("note").and_then(Value::as_str) {
+            say(&format!("  {}", paint.bad(note)));
+        }
+    }
+    say("");
+}
+
+fn time_left(expires_at: &str) -> String {
+    let Ok(end) = chrono::DateTime::parse_from_rfc3339(expires_at) else {
+        return format!("until {expires_at}");
+    };
+    let seconds = (end.to_utc() - chrono::Utc::now()).num_seconds();
+    match seconds {
+        ..=0 => "time is over".to_owned(),
+        1..=119 => format!("{seconds} s left"),
+        120..=7199 => format!("{} min left", seconds / 60),
+        _ => format!("{} h left", seconds / 3600),
+    }
+}

@@ -1,0 +1,314 @@
+//! `countersign.toml`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use countersign_core::digest::Digest;
+use countersign_escalation::Limits;
+use countersign_kernel::Policy;
+use countersign_manifest::{RiskTier, line_column};
+use countersign_server::{Principal, Role};
+use serde::Deserialize;
+
+use crate::args::Global;
+use crate::output::Failure;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    pub(crate) store: Store,
+    pub(crate) tools: Tools,
+    pub(crate) policy: PolicyTable,
+    pub(crate) limits: LimitsTable,
+    pub(crate) stdio: Stdio,
+    pub(crate) principals: Vec<PrincipalTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Server {
+    pub(crate) bind: SocketAddr,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) behind_proxy: bool,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) drain_seconds: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            allowed_hosts: Vec::new(),
+            behind_proxy: false,
+            max_body_bytes: 4 << 20,
+            drain_seconds: 10,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    pub(crate) max_bytes: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tools {
+    pub(crate) dir: PathBuf,
+    pub(crate) root: PathBuf,
+    pub(crate) path: Option<Vec<PathBuf>>,
+    pub(crate) env: Vec<String>,
+}
+
+impl Default for Tools {
+    fn default() -> Self {
+        let env = ["LANG", "LC_ALL", "TZ"].map(str::to_owned).to_vec();
+        Self { dir: "examples/tools".into(), root: ".".into(), path: None, env }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PolicyTable {
+    pub(crate) hold_from: HoldFrom,
+    pub(crate) approval_timeout_seconds: u64,
+    pub(crate) approval_valid_for_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum HoldFrom {
+    Info,
+    Low,
+    Medium,
+    High,
+    Critical,
+    Never,
+}
+
+impl Default for PolicyTable {
+    fn default() -> Self {
+        Self {
+            hold_from: HoldFrom::High,
+            approval_timeout_seconds: 300,
+            approval_valid_for_seconds: 600,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LimitsTable {
+    pub(crate) pending_total: usize,
+    pub(crate) pending_per_agent: usize,
+}
+
+impl Default for LimitsTable {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self { pending_total: limits.total, pending_per_agent: limits.per_agent }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Stdio {
+    pub(crate) agent: String,
+}
+
+impl Default for Stdio {
+    fn default() -> Self {
+        Self { agent: "agent".to_owned() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PrincipalTable {
+    pub(crate) id: String,
+    pub(crate) display: Option<String>,
+    pub(crate) roles: std::collections::BTreeSet<Role>,
+    pub(crate) owner: Option<String>,
+    #[serde(default)]
+    pub(crate) token_sha256: Vec<Digest>,
+}
+
+impl PrincipalTable {
+    pub(crate) fn principal(&self) -> Principal {
+        Principal {
+            id: self.id.clone(),
+            display: self.display.clone().unwrap_or_else(|| self.id.clone()),
+            roles: self.roles.clone(),
+            owner: self.owner.clone(),
+            tokens: self.token_sha256.clone(),
+        }
+    }
+}
+
+/// The configuration, and where it came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) state: PathBuf,
+}
+
+impl Loaded {
+    pub(crate) fn database(&self) -> PathBuf {
+        self.state.join("journal.db")
+    }
+
+    pub(crate) fn public_key(&self) -> PathBuf {
+        self.state.join("log.pub")
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            total: self.config.limits.pending_total,
+            per_agent: self.config.limits.pending_per_agent,
+            ..Limits::default()
+        }
+    }
+
+    pub(crate) fn policy(&self, root: &std::path::Path) -> Policy {
+        let table = &self.config.policy;
+        Policy {
+            hold_from: match table.hold_from {
+                HoldFrom::Info => Some(RiskTier::Info),
+                HoldFrom::Low => Some(RiskTier::Low),
+                HoldFrom::Medium => Some(RiskTier::Medium),
+                HoldFrom::High => Some(RiskTier::High),
+                HoldFrom::Critical => Some(RiskTier::Critical),
+                HoldFrom::Never => None,
+            },
+            approval_timeout: Duration::from_secs(table.approval_timeout_seconds),
+            approval_valid_for: Duration::from_secs(table.approval_valid_for_seconds),
+            context: vec![("tool_root".to_owned(), root.display().to_string())],
+        }
+    }
+}
+
+/// Reads the configuration named on the command line, or `countersign.toml`, or the defaults.
+pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
+    let default = PathBuf::from("countersign.toml");
+    let path = match &global.config {
+        Some(path) => Some(path.clone()),
+        None => default.exists().then_some(default),
+    };
+    let config = match &path {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+            toml::from_str(&text)
+                .map_err(|error| explain(&path.display().to_string(), &text, &error))?
+        }
+    };
+    let state = global.state.clone().unwrap_or_else(|| PathBuf::from(".countersign"));
+    check(&config)?;
+    Ok(Loaded { config, path, state })
+}
+
+fn check(config: &Config) -> Result<(), Failure> {
+    let server = &config.server;
+    if !server.bind.ip().is_loopback() && !server.behind_proxy {
+        return Err(Failure::new(format!(
+            "server.bind is {}, which others can reach without encryption",
+            server.bind
+        ))
+        .hint(
+            "bind to 127.0.0.1, or put a TLS proxy in front and set server.behind_proxy = true",
+        ));
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    for principal in &config.principals {
+        if !ids.insert(&principal.id) {
+            return Err(Failure::new(format!("two principals have the id `{}`", principal.id)));
+        }
+        if principal.roles.contains(&Role::Agent) && principal.roles.len() > 1 {
+            return Err(Failure::new(format!(
+                "the principal `{}` is an agent and something else",
+                principal.id
+            ))
+            .hint("an agent never decides; give the person a principal of their own"));
+        }
+        if principal.id.is_empty() || principal.id.chars().any(char::is_control) {
+            return Err(Failure::new("a principal's id must be a text without control characters"));
+        }
+    }
+    if config.policy.approval_timeout_seconds == 0 {
+        return Err(Failure::new("policy.approval_timeout_seconds must be more than 0"));
+    }
+    Ok(())
+}
+
+fn explain(path: &str, text: &str, error: &toml::de::Error) -> Failure {
+    let place = match error.span() {
+        Some(span) => {
+            let (line, column) = line_column(text, span.start);
+            format!("{path}:{line}:{column}")
+        }
+        None => path.to_owned(),
+    };
+    let failure = Failure::new(format!("{place}: {}", error.message()));
+    match suggestion(error.message()) {
+        Some(word) => failure.hint(format!("did you mean `{word}`?")),
+        None => failure,
+    }
+}
+
+/// The known word nearest to the unknown one, out of serde's "unknown … expected …".
+fn suggestion(message: &str) -> Option<String> {
+    let (unknown, expected) = message.split_once("expected")?;
+    let quoted = |text: &str| -> Vec<String> {
+        text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let unknown = quoted(unknown).into_iter().next()?;
+    quoted(expected)
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(&word, &unknown), word))
+        .filter(|(distance, word)| *distance <= word.len().max(3) / 2)
+        .min()
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_errors_with_a_suggestion() {
+        for (text, place, word) in [
+            ("[server]\nbnd = \"127.0.0.1:1\"\n", "c.toml:2:1", Some("bind")),
+            ("[sever]\n", "c.toml:1:2", Some("server")),
+            ("[policy]\nhold_from = \"hihg\"\n", "c.toml:2:13", Some("high")),
+            ("[store]\nzzzzzzzzzzzzzz = 1\n", "c.toml:2:1", None),
+        ] {
+            let error = toml::from_str::<Config>(text).unwrap_err();
+            let failure = explain("c.toml", text, &error);
+            assert!(failure.message.starts_with(place), "{}", failure.message);
+            assert_eq!(failure.hint.is_some(), word.is_some(), "{text}");
+            if let (Some(hint), Some(word)) = (failure.hint, word) {
+                assert!(hint.contains(word), "{hint}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_safe_is_refused() {
+        for text in [
+            "[server]\nbind = \"0.0.0.0:7700\"\n",
+            "[policy]\napproval_timeout_seconds = 0\n",
+            "[[principals]]\nid = \"a\"\nroles = [\"agent\", \"approver\"]\n",
+            "[[principals]]\nid = \"a\"\nroles = []\n[[principals]]\nid = \"a\"\nroles = []\n",
+        ] {
+            let config = toml::from_str(text).unwrap();
+            assert!(check(&config).is_err(), "{text}");
+        }
+        check(&toml::from_str("[server]\nbind = \"0.0.0.0:1\"\nbehind_proxy = true\n").unwrap())
+            .unwrap();
+    }
+}

@@ -1,0 +1,135 @@
+//! `countersign doctor`: is everything in place?
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use countersign_store_sqlite::{LogReader, OpenError};
+use serde::Serialize;
+
+use crate::args::Global;
+use crate::config::{self, Loaded};
+use crate::output::{Failure, Paint, say, say_json};
+use crate::serve;
+
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
+    let mut findings = Vec::new();
+    let mut note = |what, result: Result<String, String>| {
+        let ok = result.is_ok();
+        let detail = result.unwrap_or_else(|problem| problem);
+        findings.push(Finding { what, ok, detail });
+    };
+    match config::load(global) {
+        Err(failure) => note("configuration", Err(failure.message)),
+        Ok(loaded) => {
+            note(
+                "configuration",
+                Ok(match &loaded.path {
+                    Some(path) => path.display().to_string(),
+                    None => "none; the defaults are in force".to_owned(),
+                }),
+            );
+            note("state folder", state_folder(&loaded));
+            note("journal", journal(&loaded));
+            note("manifests", manifests(&loaded));
+            note("programs", programs(&loaded));
+            note("address", address(&loaded));
+        }
+    }
+    let ok = findings.iter().all(|finding| finding.ok);
+    if global.json {
+        say_json(&findings);
+    } else {
+        let paint = Paint::stdout();
+        for Finding { what, ok, detail } in &findings {
+            let mark = if *ok { paint.good("ok ") } else { paint.bad("bad") };
+            say(&format!("{mark}  {what:14} {detail}"));
+        }
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn state_folder(loaded: &Loaded) -> Result<String, String> {
+    let dir = &loaded.state;
+    if !dir.exists() {
+        return Ok(format!("{} is not there yet; `countersign serve` makes it", dir.display()));
+    }
+    for name in
+        ["log.key", "principals.toml", "credentials/agent.token", "credentials/approver.token"]
+    {
+        let path = dir.join(name);
+        let Ok(metadata) = path.metadata() else { continue };
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let path = path.display();
+            return Err(format!("{path} has mode {mode:o}; others can read it: chmod 600 {path}"));
+        }
+    }
+    if loaded.database().exists() && !dir.join("log.key").exists() {
+        return Err("there is a journal and no log.key; put the key back".to_owned());
+    }
+    Ok(dir.display().to_string())
+}
+
+fn journal(loaded: &Loaded) -> Result<String, String> {
+    let path = loaded.database();
+    match LogReader::open(&path).and_then(|reader| reader.head()) {
+        Ok(records) => Ok(format!("{}, {records} records", path.display())),
+        Err(OpenError::Missing(path)) => Ok(format!("{} is not there yet", path.display())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn manifests(loaded: &Loaded) -> Result<String, String> {
+    let (set, problems) =
+        serve::load_manifests(&loaded.config.tools.dir).map_err(|failure| failure.message)?;
+    match problems.first() {
+        None => Ok(format!("{} tools in {}", set.iter().len(), loaded.config.tools.dir.display())),
+        Some(first) => Err(format!("{} problems, the first: {first}", problems.len())),
+    }
+}
+
+fn programs(loaded: &Loaded) -> Result<String, String> {
+    let (set, _) =
+        serve::load_manifests(&loaded.config.tools.dir).map_err(|failure| failure.message)?;
+    let path = serve::tool_path(loaded.config.tools.path.clone());
+    let found = |name: &str| {
+        let there = |path: &Path| {
+            path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        };
+        if name.contains('/') {
+            there(Path::new(name))
+        } else {
+            path.iter().any(|dir| there(&dir.join(name)))
+        }
+    };
+    let missing: Vec<_> = set
+        .iter()
+        .filter(|manifest| !found(manifest.program()))
+        .map(|manifest| format!("{} (for {})", manifest.program(), manifest.name()))
+        .collect();
+    if missing.is_empty() {
+        Ok("every tool's program is on the path".to_owned())
+    } else {
+        Err(format!("not found: {}", missing.join(", ")))
+    }
+}
+
+fn address(loaded: &Loaded) -> Result<String, String> {
+    let bind = loaded.config.server.bind;
+    match TcpListener::bind(bind) {
+        Ok(_) => Ok(format!("{bind} is free")),
+        Err(_) if loaded.state.join("address").exists() => {
+            Ok(format!("{bind} is in use, by the gateway of this folder"))
+        }
+        Err(error) => Err(format!("{bind}: {error}")),
+    }
+}

@@ -1,0 +1,249 @@
+//! `countersign serve`.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_exec::{ProcessConfig, ProcessExecutor, SupervisorCommand};
+use countersign_kernel::{Kernel, Parts};
+use countersign_manifest::{ManifestSet, Severity};
+use countersign_ports::journal::Journal as _;
+use countersign_server::{Role, Server, ServerConfig, ServerParts};
+use countersign_store_sqlite::SqliteJournal;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Global, Serve};
+use crate::config::{self, Loaded};
+use crate::output::{Failure, Paint};
+use crate::state;
+use crate::system::{OsEntropy, SystemClock};
+
+pub(crate) fn run(global: &Global, args: Serve) -> Result<ExitCode, Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,rmcp=error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let mut loaded = config::load(global)?;
+    if let Some(bind) = args.bind {
+        loaded.config.server.bind = bind;
+        if !bind.ip().is_loopback() && !loaded.config.server.behind_proxy {
+            return Err(Failure::new(format!(
+                "{bind} can be reached by others without encryption"
+            ))
+            .hint("bind to 127.0.0.1, or put a TLS proxy in front and set server.behind_proxy"));
+        }
+    }
+    if let Some(tools) = args.tools {
+        loaded.config.tools.dir = tools;
+    }
+    if let Some(root) = args.root {
+        loaded.config.tools.root = root;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().min(4)))
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("no runtime: {error}")))?;
+    let result = runtime.block_on(serve(&loaded, args.stdio, global.json));
+    // A reader of standard input cannot be interrupted; nothing else is left to wait for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let config = &loaded.config;
+    let entropy = Arc::new(OsEntropy);
+    let clock = Arc::new(SystemClock);
+    let root = std::fs::canonicalize(&config.tools.root).map_err(|error| {
+        Failure::new(format!("tools.root {}: {error}", config.tools.root.display()))
+    })?;
+    let (manifests, problems) = load_manifests(&config.tools.dir)?;
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    let state = state::open(loaded, &*entropy)?;
+    let origin = countersign_audit::key::Signer::public(&state.key).name().to_owned();
+    let journal =
+        SqliteJournal::open(&loaded.database(), Arc::new(state.key), config.store.max_bytes)
+            .map_err(|error| Failure::of(&error))?;
+    let journal = Arc::new(journal);
+    let executor = ProcessExecutor::new(ProcessConfig {
+        root: root.clone(),
+        env: tool_environment(&config.tools.env),
+        path: tool_path(config.tools.path.clone()),
+        supervisor: SupervisorCommand::this_binary(),
+    });
+    let policy = loaded.policy(&root);
+    let tools = manifests.iter().len();
+    let held = manifests.iter().filter(|manifest| policy.rule(manifest).is_some()).count();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let (kernel, found) = Kernel::start(Parts {
+        journal: journal.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        executor: Arc::new(executor),
+        manifests,
+        policy,
+        limits: loaded.limits(),
+        version: format!("countersign {version}"),
+    })
+    .await
+    .map_err(|error| Failure::of(&error).hint("`countersign audit verify` says more"))?;
+    let server = Server::bind(ServerParts {
+        kernel,
+        principals: state.principals,
+        clock,
+        entropy,
+        config: ServerConfig {
+            bind: config.server.bind,
+            allowed_hosts: config.server.allowed_hosts.clone(),
+            max_body_bytes: config.server.max_body_bytes,
+            drain: Duration::from_secs(config.server.drain_seconds),
+            version: version.clone(),
+        },
+    })
+    .await
+    .map_err(|error| Failure::of(&error))?;
+    let base = format!("http://{}", server.address());
+    let console =
+        server.console_link(&[Role::Approver, Role::Admin]).map_err(|error| Failure::of(&error))?;
+    let agent = state::token(&loaded.state, "agent");
+    let records = *journal.head().borrow();
+    let address = loaded.state.join("address");
+    std::fs::write(&address, format!("{base}\n"))
+        .map_err(|error| Failure::new(format!("{}: {error}", address.display())))?;
+    let unknown: Vec<_> = found.unknown_effects.iter().map(ToString::to_string).collect();
+    let banner = if as_json {
+        json!({
+            "mcp": format!("{base}/mcp"),
+            "agent_token": agent.as_ref().map(|token| token.as_str()),
+            "console": console,
+            "api": format!("{base}/api/v1"),
+            "tools": tools,
+            "tools_held": held,
+            "manifest_problems": problems.len(),
+            "records": records,
+            "log": origin,
+            "holds_reopened": found.reopened,
+            "holds_lapsed": found.lapsed,
+            "unused_approvals": found.unused_approvals,
+            "unknown_effects": unknown,
+        })
+        .to_string()
+    } else {
+        let paint = Paint::stdout();
+        let mut text = format!("{} {version}\n\n", paint.bold("countersign"));
+        let mut line = |name: &str, value: &str| {
+            text.push_str(&format!("  {} {value}\n", paint.dim(&format!("{name:8}"))));
+        };
+        line("mcp", &format!("{base}/mcp"));
+        line("token", agent.as_ref().map_or("as configured", |token| token.as_str()));
+        line("console", console.as_deref().unwrap_or(&base));
+        line("", "one-time link, good for an hour; later: the token in credentials/");
+        let dir = config.tools.dir.display();
+        line("tools", &format!("{tools} from {dir}, {held} of them need a person"));
+        let database = loaded.database();
+        line("journal", &format!("{}, {records} records, log {origin}", database.display()));
+        if !problems.is_empty() {
+            line("", &format!("{} manifest problems, see above", problems.len()));
+        }
+        if found.reopened + found.lapsed + found.unused_approvals > 0 {
+            line(
+                "resumed",
+                &format!(
+                    "{} held calls wait on, {} ran out meanwhile, {} approvals wait to be used",
+                    found.reopened, found.lapsed, found.unused_approvals
+                ),
+            );
+        }
+        for call in &unknown {
+            line("unknown", &format!("{call} may or may not have happened; it is not run again"));
+        }
+        text
+    };
+    if stdio {
+        // Standard output belongs to the protocol.
+        eprintln!("{banner}");
+    } else {
+        crate::output::say(&banner);
+    }
+    let agent = stdio.then(|| config.stdio.agent.clone());
+    let served = server.run(agent, stop_signal()).await;
+    let _ = std::fs::remove_file(&address);
+    served.map_err(|error| Failure::of(&error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stop_signal() -> &'static str {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    eprintln!("{name}: finishing what runs; once more to stop at once");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    name
+}
+
+/// Every `*.clad.toml` of a folder, and every problem in them.
+pub(crate) fn load_manifests(dir: &Path) -> Result<(ManifestSet, Vec<String>), Failure> {
+    let failure = |error: std::io::Error| {
+        Failure::new(format!("the manifests in {}: {error}", dir.display()))
+            .hint("name a folder with --tools, or tools.dir in countersign.toml")
+    };
+    let mut files = Vec::new();
+    let mut problems = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failure)? {
+        let path = entry.map_err(failure)?.path();
+        let name = path.display().to_string();
+        if !name.ends_with(".clad.toml") {
+            continue;
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) => files.push((name, text)),
+            Err(error) => problems.push(format!("{name}: error: {error}")),
+        }
+    }
+    let (set, found) = ManifestSet::load(files);
+    let found = found.iter().map(|problem| {
+        let kind = match problem.diagnostic.severity {
+            Severity::Error => "not served",
+            Severity::Warning => "served all the same",
+        };
+        format!("{problem} ({kind})")
+    });
+    problems.extend(found);
+    Ok((set, problems))
+}
+
+pub(crate) fn tool_path(configured: Option<Vec<PathBuf>>) -> Vec<PathBuf> {
+    configured.unwrap_or_else(|| {
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        // A relative entry would let the tool root choose the program.
+        std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect()
+    })
+}
+
+fn tool_environment(names: &[String]) -> Vec<(String, String)> {
+    let set = names.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+    set.collect()
+}

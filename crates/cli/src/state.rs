@@ -1,0 +1,153 @@
+//! The state folder: the log key, the principals, and this machine's copies of their tokens.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use countersign_audit::key::{LogKey, Signer as _};
+use countersign_core::digest::Digest;
+use countersign_ports::entropy::Entropy;
+use countersign_server::Principal;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::config::{Loaded, PrincipalTable};
+use crate::output::Failure;
+
+/// What the folder holds.
+pub(crate) struct State {
+    pub(crate) key: LogKey,
+    pub(crate) principals: Vec<Principal>,
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
+}
+
+/// Opens the folder, and makes whatever is missing in it.
+pub(crate) fn open(loaded: &Loaded, entropy: &dyn Entropy) -> Result<State, Failure> {
+    let dir = &loaded.state;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io(dir, &e))?;
+    let key = log_key(loaded, entropy)?;
+    let principals = match loaded.config.principals.as_slice() {
+        [] => own_principals(dir, entropy)?,
+        tables => tables.iter().map(PrincipalTable::principal).collect(),
+    };
+    Ok(State { key, principals })
+}
+
+fn log_key(loaded: &Loaded, entropy: &dyn Entropy) -> Result<LogKey, Failure> {
+    let path = loaded.state.join("log.key");
+    let public = loaded.public_key();
+    if !path.exists() {
+        if loaded.database().exists() {
+            return Err(Failure::new(format!(
+                "{} is missing, and {} was signed with it",
+                path.display(),
+                loaded.database().display()
+            ))
+            .hint("put the key back; without it this log cannot be continued, only verified"));
+        }
+        let mut seed = Zeroizing::new([0u8; 32]);
+        entropy.fill(seed.as_mut()).map_err(|error| Failure::of(&error))?;
+        let mut name = [0u8; 4];
+        entropy.fill(&mut name).map_err(|error| Failure::of(&error))?;
+        let key = LogKey::from_seed(&format!("countersign-{}", hex::encode(name)), &seed)
+            .map_err(|error| Failure::of(&error))?;
+        write_secret(&path, key.to_text().as_bytes())?;
+    }
+    let text = read_secret(&path)?;
+    let key = LogKey::parse(&text)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    let line = format!("{}\n", key.public());
+    if std::fs::read_to_string(&public).ok().as_deref() != Some(&line) {
+        std::fs::write(&public, line).map_err(|e| io(&public, &e))?;
+    }
+    Ok(key)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PrincipalsFile {
+    principals: Vec<PrincipalTable>,
+}
+
+fn own_principals(dir: &Path, entropy: &dyn Entropy) -> Result<Vec<Principal>, Failure> {
+    let path = dir.join("principals.toml");
+    if !path.exists() {
+        let mut text = String::from(
+            "# Made at the first start. Tokens are known here only by their SHA-256; this\n\
+             # machine's copies are in credentials/. Move these tables to countersign.toml to\n\
+             # change them.\n",
+        );
+        let credentials = dir.join("credentials");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&credentials)
+            .map_err(|e| io(&credentials, &e))?;
+        for (id, display, role, owner) in [
+            ("operator", "Operator", "approver", ""),
+            ("agent", "Agent", "agent", "owner = \"operator\"\n"),
+        ] {
+            let mut bytes = Zeroizing::new([0u8; 32]);
+            entropy.fill(bytes.as_mut()).map_err(|error| Failure::of(&error))?;
+            let token = Zeroizing::new(format!("cs_{role}_{}", hex::encode(bytes.as_ref())));
+            let digest = Digest::of(token.as_bytes());
+            text.push_str(&format!(
+                "\n[[principals]]\nid = \"{id}\"\ndisplay = \"{display}\"\nroles = [\"{role}\"]\n\
+                 {owner}token_sha256 = [\"{digest}\"]\n"
+            ));
+            replace_secret(&credentials.join(format!("{role}.token")), token.as_bytes())?;
+        }
+        write_secret(&path, text.as_bytes())?;
+    }
+    let text = read_secret(&path)?;
+    let file: PrincipalsFile = toml::from_str(&text)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    Ok(file.principals.iter().map(PrincipalTable::principal).collect())
+}
+
+/// This machine's copy of a token, for the command line and the banner.
+pub(crate) fn token(state: &Path, role: &str) -> Option<Zeroizing<String>> {
+    let path = state.join("credentials").join(format!("{role}.token"));
+    let text = read_secret(&path).ok()?;
+    Some(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    replace_secret(new, bytes)?;
+    std::fs::rename(new, path).map_err(|e| io(path, &e))?;
+    // The name must be as durable as the bytes.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| io(dir, &e))
+}
+
+fn replace_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| io(path, &e))?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(|e| io(path, &e))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| io(path, &e))
+}
+
+fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut file = File::open(path).map_err(|e| io(path, &e))?;
+    let mode = file.metadata().map_err(|e| io(path, &e))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(Failure::new(format!("{} can be read by others", path.display()))
+            .hint(format!("chmod 600 {}", path.display())));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(|e| io(path, &e))?;
+    Ok(text)
+}

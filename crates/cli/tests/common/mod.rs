@@ -1,0 +1,246 @@
+//! A real gateway in a folder of its own, driven from outside.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_countersign");
+
+/// How long anything may take before the test fails. Nothing waits this long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A state folder, a tool root with a git repository in it, and tools.
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub tools: PathBuf,
+}
+
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap()
+}
+
+impl World {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        for args in [
+            &["init", "--quiet", "--initial-branch=main"][..],
+            &["config", "user.name", "Test"],
+            &["config", "user.email", "test@example.org"],
+            &["commit", "--quiet", "--allow-empty", "--message=first commit"],
+        ] {
+            assert!(Command::new("git").current_dir(&root).args(args).status().unwrap().success());
+        }
+        std::fs::write(root.join("notes.md"), "hello\n").unwrap();
+        let tools = repository().join("examples/tools");
+        Self { dir, tools }
+    }
+
+    /// The example tools, and these.
+    pub fn with_tools(files: &[(&str, &str)]) -> Self {
+        let mut world = Self::new();
+        let tools = world.dir.path().join("tools");
+        std::fs::create_dir(&tools).unwrap();
+        for entry in std::fs::read_dir(&world.tools).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, tools.join(path.file_name().unwrap())).unwrap();
+        }
+        for (name, text) in files {
+            std::fs::write(tools.join(name), text).unwrap();
+        }
+        world.tools = tools;
+        world
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.state().join("journal.db")
+    }
+
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.dir.path().join("countersign.toml"), text).unwrap();
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.current_dir(self.dir.path()).arg("--state").arg(self.state()).args(args);
+        command.env_remove("COUNTERSIGN_URL").env_remove("COUNTERSIGN_TOKEN");
+        command
+    }
+
+    pub fn serve_args(&self) -> Vec<String> {
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let (tools, root) = (path(&self.tools), path(&self.root()));
+        let args = ["serve", "--json", "--bind", "127.0.0.1:0", "--tools", &tools, "--root", &root];
+        args.map(str::to_owned).to_vec()
+    }
+
+    pub fn start(&self) -> Gateway {
+        let args = self.serve_args();
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let mut child = self
+            .command(&args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut stderr = child.stderr.take().unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let Ok(banner) = serde_json::from_str(&line) else {
+            let mut why = String::new();
+            stderr.read_to_string(&mut why).unwrap();
+            panic!("the gateway did not start: {line}{why}");
+        };
+        Gateway { child, banner, stdout, stderr: Some(stderr) }
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, and reads its JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).unwrap_or_else(|error| {
+            panic!("{args:?}: {error}: {text}{}", String::from_utf8_lossy(&output.stderr))
+        })
+    }
+
+    pub fn text(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts a governed call through the command line and leaves it running.
+    pub fn spawn_call(&self, tool: &str, args: &Value) -> Child {
+        self.command(&["call", tool, "--json", "--args", &args.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The hold of a call of this tool, as soon as there is one.
+    pub fn held(&self, tool: &str) -> Value {
+        wait_for(&format!("a hold of {tool}"), || {
+            let holds = self.json(&["approvals", "list"]);
+            let mut holds = holds.as_array()?.iter();
+            holds.find(|hold| hold["context_snapshot"]["tool"] == tool).cloned()
+        })
+    }
+
+    pub fn git_log(&self) -> Vec<String> {
+        let output = Command::new("git")
+            .current_dir(self.root())
+            .args(["log", "--format=%s"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// The event kinds of the whole journal, without those of runs.
+    pub fn story(&self) -> Vec<String> {
+        let text = self.text(&["journal", "tail", "-n", "100000", "--json"]);
+        let kinds = text.lines().map(|line| {
+            let record: Value = serde_json::from_str(line).unwrap();
+            record["event_index"]["event_kind"].as_str().unwrap().to_owned()
+        });
+        kinds.filter(|kind| !kind.starts_with("run_")).collect()
+    }
+
+    pub fn verify(&self) -> (bool, Value) {
+        let report = self.json(&["audit", "verify"]);
+        (report["ok"] == true, report)
+    }
+}
+
+/// Looks until it is there; fails, by name, when patience ends.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub struct Gateway {
+    pub child: Child,
+    pub banner: Value,
+    stdout: BufReader<ChildStdout>,
+    stderr: Option<ChildStderr>,
+}
+
+impl Gateway {
+    pub fn mcp(&self) -> &str {
+        self.banner["mcp"].as_str().unwrap()
+    }
+
+    pub fn token(&self) -> &str {
+        self.banner["agent_token"].as_str().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// SIGKILL, and nothing else.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; returns the exit code and what was written to standard error.
+    pub fn stop(mut self) -> (Option<i32>, String) {
+        self.signal("-TERM");
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the gateway does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let mut text = String::new();
+        self.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (status.code(), text)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn finish(child: Child) -> Value {
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr))
+    })
+}

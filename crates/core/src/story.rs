@@ -1,0 +1,205 @@
+//! Telling people what a record says: one title, one line, and who did it.
+
+use serde::Serialize;
+
+use crate::approval::{ApprovalDecision, ApprovalLifecycleStatus, ApprovalRecord};
+use crate::journal::{JournalPayload, JournalRecord};
+use crate::refs::SourceRef;
+use crate::text::visible;
+use crate::tool::{ToolCallRecord, ToolCallStatus};
+
+/// A record in words. Every text has passed [`visible`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// What happened, in a few words.
+    pub title: &'static str,
+    /// To what, and why; may be empty.
+    pub detail: String,
+    /// The person or agent who did it, where somebody did.
+    pub actor: Option<String>,
+}
+
+/// Where a call stands, judged by all its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallStatus {
+    /// A person has to decide.
+    Held,
+    /// A person approved; the effect has not been announced.
+    Approved,
+    /// The effect has been announced and may be under way.
+    Running,
+    /// It succeeded.
+    Completed,
+    /// It ran and failed, or could not start.
+    Failed,
+    /// Its deadline came first.
+    TimedOut,
+    /// It was called off.
+    Cancelled,
+    /// It was refused; nothing happened.
+    DeniedBeforeExecution,
+    /// Nobody can say whether it happened.
+    Unknown,
+}
+
+impl CallStatus {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Approved => "approved",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::DeniedBeforeExecution => "denied_before_execution",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Judges the records of one call, in journal order. `None` when none of them says anything
+/// about a call.
+pub fn call_status<'a>(records: impl IntoIterator<Item = &'a JournalRecord>) -> Option<CallStatus> {
+    let mut status = None;
+    for record in records {
+        status = match &record.payload {
+            JournalPayload::Tool(tool) => Some(match tool.status {
+                ToolCallStatus::Completed | ToolCallStatus::ResultRewritten => {
+                    CallStatus::Completed
+                }
+                ToolCallStatus::Failed => CallStatus::Failed,
+                ToolCallStatus::TimedOut => CallStatus::TimedOut,
+                ToolCallStatus::Cancelled => CallStatus::Cancelled,
+                ToolCallStatus::DeniedBeforeExecution => CallStatus::DeniedBeforeExecution,
+                ToolCallStatus::Unknown | ToolCallStatus::RecoveryRequired => CallStatus::Unknown,
+                ToolCallStatus::Requested
+                | ToolCallStatus::RequestModified
+                | ToolCallStatus::IntentRecorded => CallStatus::Running,
+            }),
+            JournalPayload::Approval(ApprovalRecord::DispatchResult {
+                lifecycle_status, ..
+            }) => match lifecycle_status {
+                ApprovalLifecycleStatus::Approved | ApprovalLifecycleStatus::ApprovedForSession => {
+                    Some(CallStatus::Approved)
+                }
+                ApprovalLifecycleStatus::Cancelled => Some(CallStatus::Cancelled),
+                _ => Some(CallStatus::DeniedBeforeExecution),
+            },
+            JournalPayload::Approval(ApprovalRecord::Requested { .. }) => Some(CallStatus::Held),
+            JournalPayload::Recovery(_) => Some(CallStatus::Unknown),
+            _ => status,
+        };
+    }
+    status
+}
+
+/// Tells one record.
+#[must_use]
+pub fn tell(record: &JournalRecord) -> Told {
+    let (title, detail, actor) = match &record.payload {
+        JournalPayload::Approval(approval) => tell_approval(approval),
+        JournalPayload::Tool(tool) => tell_tool(tool),
+        JournalPayload::RunLifecycle(run) => {
+            let title = match run.status.as_str() {
+                "started" => "Run started",
+                "ended" => "Run ended",
+                "access_refused" => "Access refused",
+                _ => "Run",
+            };
+            let detail = match title {
+                "Run" => format!("{}: {}", run.status, run.reason),
+                _ => run.reason.clone(),
+            };
+            (title, detail, None)
+        }
+        JournalPayload::Recovery(marker) => {
+            ("Outcome unknown, needs a person", marker.recovery_reason.clone(), None)
+        }
+        JournalPayload::Hook(hook) => ("Hook", hook.hook_id.to_string(), None),
+        JournalPayload::EffectIntent(intent) => {
+            ("Effect announced", intent.redacted_summary.clone(), Some(name(&intent.source)))
+        }
+        JournalPayload::EffectResult(result) => {
+            ("Effect ended", result.redacted_summary.clone(), None)
+        }
+        JournalPayload::Other(_) => ("Record", record.event_index.event_kind.clone(), None),
+    };
+    Told {
+        title,
+        detail: visible(&detail).into_owned(),
+        actor: actor.map(|actor| visible(&actor).into_owned()),
+    }
+}
+
+fn name(source: &SourceRef) -> String {
+    source.redacted_summary.clone().unwrap_or_else(|| source.id.to_string())
+}
+
+fn tell_approval(record: &ApprovalRecord) -> (&'static str, String, Option<String>) {
+    let quote = |reason: &Option<String>| match reason {
+        Some(reason) => format!("\u{201c}{reason}\u{201d}"),
+        None => "no reason given".to_owned(),
+    };
+    match record {
+        ApprovalRecord::Requested { request } => {
+            let tool = &request.canonical_tool_name;
+            let why = request.policy_refs.first().and_then(|policy| policy.version.clone());
+            let mut detail = format!("{tool}: {}", request.redacted_args_summary);
+            if let Some(why) = why {
+                detail.push_str(" — ");
+                detail.push_str(&why);
+            }
+            ("Approval requested", detail, Some(request.agent_id.to_string()))
+        }
+        ApprovalRecord::DispatchIntent { .. } => ("Put to the approvers", String::new(), None),
+        ApprovalRecord::Responded { decision, .. } => match decision {
+            ApprovalDecision::Approved { actor_ref, reason, .. } => {
+                ("Approved", quote(reason), Some(name(actor_ref)))
+            }
+            ApprovalDecision::ApprovedForSession { actor_ref } => {
+                ("Approved for the session", String::new(), Some(name(actor_ref)))
+            }
+            ApprovalDecision::Denied { reason, actor_ref, .. } => {
+                ("Denied", quote(reason), actor_ref.as_ref().map(name))
+            }
+        },
+        ApprovalRecord::Denied { reason_code, .. } => {
+            let why = match reason_code.as_str() {
+                "approval.timeout" => "nobody decided before the deadline",
+                "approval.cancelled" => "the caller went away",
+                "approval.lapsed" => "the deadline passed while the gateway was down",
+                other => other,
+            };
+            ("Denied", why.to_owned(), None)
+        }
+        ApprovalRecord::DispatchResult { effect_result, .. } => {
+            ("Approval closed", effect_result.redacted_summary.clone(), None)
+        }
+    }
+}
+
+fn tell_tool(tool: &ToolCallRecord) -> (&'static str, String, Option<String>) {
+    let result = tool.redacted_result_summary.clone().unwrap_or_default();
+    let caller = Some(name(&tool.source));
+    let about = format!("{}: {}", tool.canonical_tool_name, tool.redacted_args_summary);
+    match tool.status {
+        ToolCallStatus::IntentRecorded => ("About to run", about, caller),
+        ToolCallStatus::Completed => ("Done", result, None),
+        ToolCallStatus::Failed => ("Failed", result, None),
+        ToolCallStatus::TimedOut => ("Timed out", result, None),
+        ToolCallStatus::Cancelled => ("Called off", result, None),
+        ToolCallStatus::DeniedBeforeExecution => {
+            ("Refused", format!("{}: {result}", tool.canonical_tool_name), caller)
+        }
+        ToolCallStatus::Unknown | ToolCallStatus::RecoveryRequired => {
+            ("Outcome unknown", result, None)
+        }
+        ToolCallStatus::Requested => ("Requested", about, caller),
+        ToolCallStatus::RequestModified => ("Arguments changed by a hook", about, None),
+        ToolCallStatus::ResultRewritten => ("Result replaced by a hook", result, None),
+    }
+}

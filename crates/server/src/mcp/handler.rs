@@ -1,0 +1,332 @@
+//! What the agent can ask for: the tools there are, and a call of one of them.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use countersign_core::hold::HoldStatus;
+use countersign_core::id::ApprovalRequestId;
+use countersign_core::text::visible;
+use countersign_kernel::{Kernel, Run, fingerprint};
+use countersign_manifest::{Envelope, Manifest};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, CustomRequest, CustomResult,
+    ErrorCode, Implementation, InitializeRequestParams, InitializeResult, JsonObject,
+    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
+    ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::result::answer;
+use super::run::AgentRun;
+use crate::auth::Principal;
+use crate::gateway::Gateway;
+
+/// Pending calls of one session.
+const CALLS_MAX: usize = 1024;
+/// When a waiting call first says so, and how often from then on.
+const FIRST_PROGRESS: Duration = Duration::from_secs(1);
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// From JSON-RPC's range for errors of the server.
+const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
+/// No answer is sent to a cancelled request; this is for what ends it otherwise.
+const CALLED_OFF: ErrorCode = ErrorCode(-32800);
+
+const INSTRUCTIONS: &str = "Every call is recorded before it runs. Some calls wait for a \
+    person's approval, which may take minutes: wait for the result, and do not send the call \
+    again meanwhile. A denied call did not run; its result says who denied it and why.";
+
+/// What all handlers share.
+pub(crate) struct Shared {
+    pub(crate) gateway: Arc<Gateway>,
+    tools: Vec<Tool>,
+}
+
+impl Shared {
+    pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
+        let output = object(Envelope::output_schema());
+        let kernel = &gateway.kernel;
+        let tools = kernel.manifests().iter().map(|manifest| tool(kernel, manifest, &output));
+        let tools = tools.collect();
+        Self { gateway, tools }
+    }
+}
+
+fn tool(kernel: &Kernel, manifest: &Manifest, output: &Arc<JsonObject>) -> Tool {
+    let mut text = manifest.description().trim_end().to_owned();
+    if kernel.policy().rule(manifest).is_some() {
+        let end = if text.is_empty() || text.ends_with(['.', '!', '?']) { " " } else { ". " };
+        text = format!("{text}{end}Needs a person's approval.").trim_start().to_owned();
+    }
+    Tool::new(manifest.name().to_owned(), text, object(manifest.input_schema()))
+        .with_raw_output_schema(Arc::clone(output))
+}
+
+fn object(schema: Value) -> Arc<JsonObject> {
+    match schema {
+        Value::Object(object) => Arc::new(object),
+        _ => Arc::default(),
+    }
+}
+
+/// One client. rmcp makes one for each session, and for each request outside a session.
+pub(crate) struct Handler {
+    shared: Arc<Shared>,
+    stdio: bool,
+    /// Set by the handshake; from the beginning on standard input and output.
+    session: OnceLock<Arc<AgentRun>>,
+}
+
+impl Handler {
+    pub(crate) fn http(shared: Arc<Shared>) -> Self {
+        Self { shared, stdio: false, session: OnceLock::new() }
+    }
+
+    pub(crate) fn stdio(shared: Arc<Shared>, run: Arc<AgentRun>) -> Self {
+        Self { shared, stdio: true, session: OnceLock::from(run) }
+    }
+
+    /// The session's run, if it is the asking principal's. The HTTP side has checked that
+    /// before; this is the second lock on the same door.
+    fn session(
+        &self,
+        ctx: &RequestContext<RoleServer>,
+    ) -> Result<(&Arc<AgentRun>, &Arc<Run>), ErrorData> {
+        let session = self.session.get();
+        let (session, run) = session
+            .and_then(|session| Some((session, session.run()?)))
+            .ok_or_else(|| ErrorData::invalid_request("initialize a session first", None))?;
+        let parts = ctx.extensions.get::<Parts>();
+        let asking = parts.and_then(|parts| parts.extensions.get::<Arc<Principal>>());
+        if self.stdio || asking.is_some_and(|asking| asking.id == session.principal.id) {
+            Ok((session, run))
+        } else {
+            Err(ErrorData::invalid_request("this is somebody else's session", None))
+        }
+    }
+}
+
+fn stopping() -> ErrorData {
+    ErrorData::new(UNAVAILABLE, "the gateway is stopping; try again", None)
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> ServerConfig {
+        let version = self.shared.gateway.version.clone();
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new("countersign", version))
+            .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    /// Only versions with a handshake: without one there is no session, and so no run.
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(ProtocolVersion::known_up_to(&ProtocolVersion::V_2025_11_25))
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        if self.shared.gateway.stopping.is_cancelled() {
+            return Err(stopping());
+        }
+        let session = match (self.session.get(), ctx.extensions.get::<Arc<AgentRun>>()) {
+            (Some(session), _) if self.stdio => session,
+            (None, Some(session)) => self.session.get_or_init(|| Arc::clone(session)),
+            (None, None) => {
+                let text = "too many sessions with pending calls; end one of them first";
+                return Err(ErrorData::new(UNAVAILABLE, text, None));
+            }
+            (Some(_), _) => {
+                return Err(ErrorData::invalid_request("the session is initialized already", None));
+            }
+        };
+        let client = &request.client_info;
+        let over = if self.stdio { "standard input and output" } else { "HTTP" };
+        let how = format!("MCP over {over}, from {} {}", client.name, client.version);
+        if session.run().is_none() {
+            session.start(how).await.map_err(|error| ErrorData::internal_error(error, None))?;
+        }
+        ctx.peer.set_peer_info(request.clone());
+        self.negotiate_initialize(&request)
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.shared.tools.iter().find(|tool| tool.name == name).cloned()
+    }
+
+    async fn list_tools(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        self.session(&ctx)?;
+        Ok(ListToolsResult::with_all_items(self.shared.tools.clone()))
+    }
+
+    /// A request whose parameters do not fit its method arrives here, too.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _ctx: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let method = request.method.as_str();
+        match method {
+            "initialize" | "ping" | "tools/call" | "tools/list" => {
+                Err(ErrorData::invalid_params(format!("the parameters do not fit {method}"), None))
+            }
+            _ => {
+                let method: String = visible(method).chars().take(64).collect();
+                let text = format!("there is no method {method}");
+                Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, text, None))
+            }
+        }
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let (session, run) = self.session(&ctx)?;
+        let gateway = &self.shared.gateway;
+        // INVARIANT: counted first, so that a shutdown that no longer sees `stopping` checked
+        // here waits for the call.
+        let _pending = (gateway.calls.token(), session.calls.token());
+        if gateway.stopping.is_cancelled() || session.ended.is_cancelled() {
+            return Err(stopping());
+        }
+        if session.calls.len() > CALLS_MAX {
+            let text = format!("{CALLS_MAX} calls of this session are pending already");
+            return Err(ErrorData::new(UNAVAILABLE, text, None));
+        }
+        let arguments = Arc::new(request.arguments.unwrap_or_default());
+        let call = Call {
+            gateway: Arc::clone(gateway),
+            run: Arc::clone(run),
+            ended: session.ended.clone(),
+            off: CancellationToken::new(),
+            tool: request.name.clone().into_owned(),
+            arguments: Arc::clone(&arguments),
+        };
+        // Whatever becomes of this future, the call does not outlive it unless that is wanted.
+        let off = call.off.clone().drop_guard();
+        let call = gateway.calls.spawn(call.make());
+        let progress = Progress {
+            kernel: &gateway.kernel,
+            run,
+            tool: &request.name,
+            arguments: &arguments,
+            token: ctx.meta.get_progress_token(),
+            peer: &ctx.peer,
+        };
+        // A connection that breaks does not end up here: the call goes on, and its result
+        // waits in the session's events.
+        tokio::select! {
+            biased;
+            made = call => match made {
+                Ok(made) => made.map(Into::into),
+                Err(error) => Err(ErrorData::internal_error(format!("the call: {error}"), None)),
+            },
+            () = ctx.ct.cancelled() => {
+                if session.input_ended.is_cancelled() {
+                    // Nobody called it off. A held call stays held: the gateway stops, and
+                    // finds it in the journal when it is started again.
+                    drop(off.disarm());
+                }
+                Err(ErrorData::new(CALLED_OFF, "the call was called off", None))
+            }
+            never = progress.report() => match never {},
+        }
+    }
+}
+
+/// One call, on its way.
+struct Call {
+    gateway: Arc<Gateway>,
+    run: Arc<Run>,
+    ended: CancellationToken,
+    off: CancellationToken,
+    tool: String,
+    arguments: Arc<JsonObject>,
+}
+
+impl Call {
+    async fn make(self) -> Result<CallToolResult, ErrorData> {
+        let why = tokio::select! {
+            biased;
+            governed = self.gateway.kernel.govern(&self.run, &self.tool, &self.arguments) => {
+                return answer(governed);
+            }
+            () = self.off.cancelled() => "the call was called off",
+            () = self.ended.cancelled() => "the call was called off: its session ended",
+            () = self.gateway.give_up.cancelled() => {
+                "the call was called off: the gateway is stopping"
+            }
+        };
+        Err(ErrorData::new(CALLED_OFF, why, None))
+    }
+}
+
+/// Tells a client that asked for it that its call still waits, and for what.
+struct Progress<'a> {
+    kernel: &'a Kernel,
+    run: &'a Run,
+    tool: &'a str,
+    arguments: &'a JsonObject,
+    token: Option<ProgressToken>,
+    peer: &'a Peer<RoleServer>,
+}
+
+impl Progress<'_> {
+    async fn report(&self) -> Infallible {
+        let Some(token) = &self.token else { return std::future::pending().await };
+        let began = Instant::now();
+        let mut hold = None;
+        sleep(FIRST_PROGRESS).await;
+        loop {
+            let seconds = began.elapsed().as_secs_f64();
+            let note = ProgressNotificationParam::new(token.clone(), seconds)
+                .with_message(self.message(&mut hold));
+            // Nobody may be connected; the call does not depend on it.
+            let _ = self.peer.notify_progress(note).await;
+            sleep(PROGRESS).await;
+        }
+    }
+
+    fn message(&self, hold: &mut Option<ApprovalRequestId>) -> String {
+        if hold.is_none() {
+            *hold = self.hold();
+        }
+        let found = hold.as_ref().and_then(|id| self.kernel.queue().find(id));
+        match found {
+            Some((held, _)) if held.status == HoldStatus::Pending => {
+                let id: String = held.id.as_str().chars().take(8).collect();
+                format!("waiting for approval of hold {id}, until {}", held.expires_at)
+            }
+            Some(_) => "decided; running".to_owned(),
+            None => "running".to_owned(),
+        }
+    }
+
+    /// The hold of this very call.
+    fn hold(&self) -> Option<ApprovalRequestId> {
+        let manifest = self.kernel.manifests().get(self.tool)?;
+        let policy = self.kernel.policy();
+        policy.rule(manifest)?;
+        let planned = manifest.plan(self.arguments).ok()?;
+        let wanted = fingerprint(self.run.agent_id(), manifest, &planned.plan, &policy.digest());
+        let pending = self.kernel.queue().pending();
+        let own = pending.into_iter().find(|held| held.fingerprint == Some(wanted));
+        own.map(|held| held.id)
+    }
+}
