@@ -103,3 +103,73 @@ async fn accept(
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn start(limits: AcceptLimits) -> (std::net::SocketAddr, CancellationToken, Served) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let app = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/never", get(std::future::pending::<&'static str>));
+        (address, stop.clone(), tokio::spawn(serve(listener, app, limits, stop)))
+    }
+
+    type Served = tokio::task::JoinHandle<()>;
+
+    async fn ask(address: std::net::SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_full_house_still_stops() {
+        let limits = AcceptLimits { max_connections: 1, ..AcceptLimits::default() };
+        let (address, stop, served) = start(limits).await;
+        let idle = TcpStream::connect(address).await.unwrap();
+        stop.cancel();
+        served.await.unwrap();
+        drop(idle);
+    }
+
+    #[tokio::test]
+    async fn silence_gives_its_place_up() {
+        let header_timeout = Duration::from_millis(50);
+        let limits = AcceptLimits { max_connections: 1, header_timeout, ..AcceptLimits::default() };
+        let (address, stop, served) = start(limits).await;
+        let _silent = TcpStream::connect(address).await.unwrap();
+        assert!(answer(ask(address, "/").await).await.ends_with("here"));
+        stop.cancel();
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_never_ends_is_cut() {
+        let close_timeout = Duration::from_millis(50);
+        let limits = AcceptLimits { close_timeout, ..AcceptLimits::default() };
+        let (address, stop, served) = start(limits).await;
+        let never = ask(address, "/never").await;
+        assert!(answer(ask(address, "/").await).await.ends_with("here"));
+        let began = Instant::now();
+        stop.cancel();
+        served.await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert_eq!(answer(never).await, "");
+    }
+}

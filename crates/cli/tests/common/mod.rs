@@ -143,7 +143,9 @@ impl World {
     /// The hold of a call of this tool, as soon as there is one.
     pub fn held(&self, tool: &str) -> Value {
         wait_for(&format!("a hold of {tool}"), || {
-            let holds = self.json(&["approvals", "list"]);
+            // A gateway that somebody else starts may not be there yet.
+            let output = self.run(&["approvals", "list", "--json"]);
+            let holds: Value = serde_json::from_slice(&output.stdout).ok()?;
             let mut holds = holds.as_array()?.iter();
             holds.find(|hold| hold["context_snapshot"]["tool"] == tool).cloned()
         })

@@ -174,3 +174,83 @@ impl EventStore for NoEvents {
         Err("events are kept within a session only".into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use rmcp::model::{RequestId, ServerResult};
+
+    use super::*;
+
+    fn result(bytes: usize) -> ServerSseMessage {
+        let id = RequestId::String("x".repeat(bytes).into());
+        let result = ServerResult::empty(());
+        ServerSseMessage::from_message(ServerJsonRpcMessage::response(result, id))
+    }
+
+    fn priming() -> ServerSseMessage {
+        ServerSseMessage::retry(std::time::Duration::from_secs(1))
+    }
+
+    async fn ids(stream: EventStream) -> Vec<String> {
+        stream.filter_map(|event| async { event.event_id }).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_result_waits_for_its_client() {
+        let events = SessionEvents::default();
+        let first = events.store_event("a", &priming()).await.unwrap();
+        let stream = events.replay_events_after(&first).await.unwrap();
+        let other = events.store_event("b", &result(1)).await.unwrap();
+        let last = events.store_event("a", &result(1)).await.unwrap();
+        assert_ne!(other, last);
+        assert_eq!(
+            ids(stream).await,
+            std::slice::from_ref(&last),
+            "came while the client listened"
+        );
+        let stream = events.replay_events_after(&first).await.unwrap();
+        assert_eq!(ids(stream).await, std::slice::from_ref(&last), "came while nobody listened");
+        let stream = events.replay_events_after(&last).await.unwrap();
+        assert_eq!(ids(stream).await, [] as [String; 0], "nothing follows a result");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_an_event_of_the_session_is_refused() {
+        let events = SessionEvents::default();
+        events.store_event("a", &priming()).await.unwrap();
+        for id in ["", "a", "a/", "a/x", "a/-1", "b/0", "/0"] {
+            assert!(events.replay_events_after(id).await.is_err(), "{id:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let events = SessionEvents::default();
+        events.store_event("pending", &priming()).await.unwrap();
+        for n in 0..20 {
+            events.store_event(&format!("lane{n}"), &result(500_000)).await.unwrap();
+        }
+        for _ in 0..1000 {
+            events.store_event("pending", &priming()).await.unwrap();
+        }
+        for n in 0..3000 {
+            events.store_event(&format!("small{n}"), &result(1)).await.unwrap();
+        }
+        let inner = lock(&events.0);
+        assert!(inner.bytes <= BYTES_MAX);
+        assert!(inner.lanes.len() <= LANES_MAX && inner.order.len() == inner.lanes.len());
+        let kept: usize = inner.lanes.values().map(|lane| lane.bytes).sum();
+        assert_eq!(kept, inner.bytes);
+        assert_eq!(inner.lanes["pending"].events.len(), LANE_EVENTS_MAX, "finished ones go first");
+    }
+
+    #[tokio::test]
+    async fn a_replay_ends_with_the_session() {
+        let events = SessionEvents::default();
+        let first = events.store_event("a", &priming()).await.unwrap();
+        let stream = events.replay_events_after(&first).await.unwrap();
+        drop(events);
+        assert_eq!(ids(stream).await, [] as [String; 0]);
+    }
+}

@@ -201,7 +201,7 @@ impl ServerHandler for Handler {
         let gateway = &self.shared.gateway;
         // INVARIANT: counted first, so that a shutdown that no longer sees `stopping` checked
         // here waits for the call.
-        let _pending = (gateway.calls.token(), session.calls.token());
+        let _pending = (gateway.calls.token(), session.pending());
         if gateway.stopping.is_cancelled() || session.ended.is_cancelled() {
             return Err(stopping());
         }

@@ -37,7 +37,9 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct McpConfig {
     /// Bytes of one message.
     pub(crate) max_body_bytes: usize,
-    /// A session without requests and without pending calls ends after this.
+    /// How long a client may take to send one.
+    pub(crate) body_timeout: Duration,
+    /// A session ends this long after its last request or call, unless a call is pending.
     pub(crate) idle: Duration,
     /// Values of `Host` that are answered, with or without a port. When empty: only the names
     /// of this machine's loopback interface.
@@ -50,6 +52,7 @@ impl Default for McpConfig {
     fn default() -> Self {
         Self {
             max_body_bytes: 4 << 20,
+            body_timeout: Duration::from_secs(15),
             idle: Duration::from_secs(60 * 60),
             allowed_hosts: Vec::new(),
             sse_keep_alive: Duration::from_secs(15),
@@ -92,7 +95,11 @@ pub(crate) fn service(gateway: Arc<Gateway>, config: McpConfig) -> (Router, Sess
         Arc::new(sessions.clone()),
         http,
     );
-    let gate = body::Gate { sessions: sessions.clone(), max_body_bytes: config.max_body_bytes };
+    let gate = body::Gate {
+        sessions: sessions.clone(),
+        max_body_bytes: config.max_body_bytes,
+        body_timeout: config.body_timeout,
+    };
     let router = Router::new()
         .route_service("/mcp", mcp)
         .layer(middleware::from_fn_with_state(Arc::new(gate), body::gate));

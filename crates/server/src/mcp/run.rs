@@ -1,13 +1,15 @@
 //! The run behind a session: recorded at its start and, once, at its end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use countersign_core::id::AgentId;
 use countersign_kernel::Run;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::auth::Principal;
 use crate::gateway::Gateway;
@@ -21,6 +23,7 @@ pub(crate) struct AgentRun {
     run: OnceLock<Arc<Run>>,
     why: OnceLock<&'static str>,
     end_recorded: AtomicBool,
+    last_used: Mutex<Instant>,
     /// Fires when the run ends; its pending calls are called off.
     pub(crate) ended: CancellationToken,
     /// On standard input and output: fires when there is no more input.
@@ -37,6 +40,7 @@ impl AgentRun {
             run: OnceLock::new(),
             why: OnceLock::new(),
             end_recorded: AtomicBool::new(false),
+            last_used: Mutex::new(Instant::now()),
             ended: CancellationToken::new(),
             input_ended: CancellationToken::new(),
             calls: TaskTracker::new(),
@@ -52,6 +56,21 @@ impl AgentRun {
         self.gateway.stopping.is_cancelled()
     }
 
+    /// When there was last a request, or a call that ended: its result may still be fetched by
+    /// a client whose connection broke.
+    pub(crate) fn last_used(&self) -> Instant {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn touch(&self) {
+        *self.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Counts a call as pending for as long as the value lives.
+    pub(crate) fn pending(self: &Arc<Self>) -> Pending {
+        Pending { run: Arc::clone(self), _token: self.calls.token() }
+    }
+
     /// Records the start. The error is a sentence for the client.
     pub(crate) async fn start(self: &Arc<Self>, how: String) -> Result<(), String> {
         let this = Arc::clone(self);
@@ -61,8 +80,9 @@ impl AgentRun {
             let agent = AgentId::new(this.principal.id.as_str())
                 .map_err(|error| format!("the principal's id is no agent id: {error}"))?;
             let run = this.gateway.kernel.run_start(agent, &how).await.map_err(|error| {
+                let error = chain(&error);
                 tracing::error!(%error, "a run could not be started");
-                format!("the journal does not record the start of the run: {}", chain(&error))
+                format!("the journal does not record the start of the run: {error}")
             })?;
             let _ = this.run.set(Arc::new(run));
             if this.why.get().is_some() {
@@ -98,8 +118,22 @@ impl AgentRun {
         }
         let why = self.why.get().copied().unwrap_or("the session ended");
         if let Err(error) = self.gateway.kernel.run_note(run, "ended", why).await {
-            tracing::error!(run = %run.id(), %error, "the end of a run is not recorded");
+            tracing::error!(run = %run.id(), error = %chain(&error), "the end of a run is not recorded");
         }
+    }
+}
+
+/// A call of a run.
+pub(crate) struct Pending {
+    run: Arc<AgentRun>,
+    _token: TaskTrackerToken,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // INVARIANT: before the token goes, so that there is no moment in which the session
+        // has neither a call nor a recent use.
+        self.run.touch();
     }
 }
 

@@ -40,24 +40,18 @@ struct Session {
     manager: LocalSessionManager,
     /// Set by the handshake.
     run: OnceLock<Arc<AgentRun>>,
-    last_request: Mutex<Instant>,
 }
 
 impl Session {
-    fn idle_since(&self) -> Instant {
-        *self.last_request.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn touch(&self) {
-        *self.last_request.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
     fn owner(&self) -> Option<&str> {
         self.run.get().map(|run| run.principal.id.as_str())
     }
 
-    fn has_calls(&self) -> bool {
-        self.run.get().is_some_and(|run| !run.calls.is_empty())
+    /// Since when nothing has happened; `None` while a call is pending, and before there is a
+    /// run.
+    fn idle_since(&self) -> Option<Instant> {
+        let run = self.run.get()?;
+        run.calls.is_empty().then(|| run.last_used())
     }
 }
 
@@ -105,17 +99,15 @@ impl Sessions {
         self.table().len()
     }
 
-    /// Whether this principal may use this session. A request keeps it from becoming idle.
-    pub(super) fn used_by(&self, id: &str, principal: &Principal, request: bool) -> bool {
+    /// Whether this principal may use this session, which counts as a use.
+    pub(super) fn used_by(&self, id: &str, principal: &Principal) -> bool {
         let table = self.table();
-        let Some(session) = table.get(id) else { return false };
-        let own = session.owner() == Some(principal.id.as_str());
-        if own && request {
-            // INVARIANT: under the table's lock, so that an idle session is not taken away
-            // from a request that was just let in.
-            session.touch();
-        }
-        own
+        let run = table.get(id).and_then(|session| session.run.get());
+        let Some(run) = run.filter(|run| run.principal.id == principal.id) else { return false };
+        // INVARIANT: under the table's lock, so that an idle session is not taken away from a
+        // request that was just let in.
+        run.touch();
+        true
     }
 
     /// Ends every session, after the answers that are being written. For the shutdown, once
@@ -179,9 +171,7 @@ impl Sessions {
         let gone = self
             .table()
             .extract_if(|_, session| {
-                session.run.get().is_some()
-                    && !session.has_calls()
-                    && session.idle_since().elapsed() >= idle
+                session.idle_since().is_some_and(|since| since.elapsed() >= idle)
             })
             .collect::<Vec<_>>();
         for (id, session) in gone {
@@ -198,8 +188,8 @@ impl Sessions {
             if own().count() < PER_PRINCIPAL_MAX {
                 return true;
             }
-            let idle = own().filter(|(_, session)| !session.has_calls());
-            idle.min_by_key(|(_, session)| session.idle_since()).map(|(id, _)| id.clone())
+            let idle = own().filter_map(|(id, session)| Some((session.idle_since()?, id)));
+            idle.min_by_key(|(since, _)| *since).map(|(_, id)| id.clone())
         };
         let Some(oldest) = oldest else { return false };
         drop(self.spawn_end(oldest, "the client opened too many sessions"));
@@ -230,8 +220,7 @@ impl SessionManager for Sessions {
             LocalSessionManager::default().with_event_store(Arc::new(SessionEvents::default()));
         manager.session_config = config;
         let (id, transport) = manager.create_session().await?;
-        let session =
-            Session { manager, run: OnceLock::new(), last_request: Mutex::new(Instant::now()) };
+        let session = Session { manager, run: OnceLock::new() };
         self.table().insert(id.clone(), Arc::new(session));
         Ok((id, transport))
     }
