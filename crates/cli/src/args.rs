@@ -74,7 +74,7 @@ pub(crate) struct Serve {
     /// The folder of manifests [default: examples/tools]
     #[arg(long, value_name = "DIR")]
     pub(crate) tools: Option<PathBuf>,
-    /// The folder tools work in and cannot name a path out of [default: .]
+    /// The folder tools work in and cannot name a path out of [default: workspace]
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 }

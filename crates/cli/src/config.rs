@@ -54,6 +54,9 @@ pub(crate) struct Store {
     pub(crate) max_bytes: Option<u64>,
 }
 
+/// Where tools work unless told otherwise: a folder with nothing of the gateway's in it.
+pub(crate) const DEFAULT_ROOT: &str = "workspace";
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tools {
@@ -66,7 +69,7 @@ pub(crate) struct Tools {
 impl Default for Tools {
     fn default() -> Self {
         let env = ["LANG", "LC_ALL", "TZ"].map(str::to_owned).to_vec();
-        Self { dir: "examples/tools".into(), root: ".".into(), path: None, env }
+        Self { dir: "examples/tools".into(), root: DEFAULT_ROOT.into(), path: None, env }
     }
 }
 
@@ -173,7 +176,8 @@ impl Loaded {
         }
     }
 
-    pub(crate) fn policy(&self, root: &std::path::Path) -> Policy {
+    /// `context` is whatever else decides about the effect of a plan.
+    pub(crate) fn policy(&self, context: Vec<(String, String)>) -> Policy {
         let table = &self.config.policy;
         Policy {
             hold_from: match table.hold_from {
@@ -186,7 +190,7 @@ impl Loaded {
             },
             approval_timeout: Duration::from_secs(table.approval_timeout_seconds),
             approval_valid_for: Duration::from_secs(table.approval_valid_for_seconds),
-            context: vec![("tool_root".to_owned(), root.display().to_string())],
+            context,
         }
     }
 }
@@ -239,8 +243,9 @@ fn check(config: &Config) -> Result<(), Failure> {
             return Err(Failure::new("a principal's id must be a text without control characters"));
         }
     }
-    if config.policy.approval_timeout_seconds == 0 {
-        return Err(Failure::new("policy.approval_timeout_seconds must be more than 0"));
+    if !(1..=366 * 24 * 60 * 60).contains(&config.policy.approval_timeout_seconds) {
+        let text = "policy.approval_timeout_seconds must be from 1 to 31622400, which is 366 days";
+        return Err(Failure::new(text));
     }
     Ok(())
 }
@@ -302,6 +307,7 @@ mod tests {
         for text in [
             "[server]\nbind = \"0.0.0.0:7700\"\n",
             "[policy]\napproval_timeout_seconds = 0\n",
+            "[policy]\napproval_timeout_seconds = 99999999\n",
             "[[principals]]\nid = \"a\"\nroles = [\"agent\", \"approver\"]\n",
             "[[principals]]\nid = \"a\"\nroles = []\n[[principals]]\nid = \"a\"\nroles = []\n",
         ] {

@@ -1,6 +1,6 @@
 //! `countersign doctor`: is everything in place?
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,6 +38,8 @@ pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
                 }),
             );
             note("state folder", state_folder(&loaded));
+            let root = serve::tool_root(&loaded).map(|root| root.display().to_string());
+            note("tool root", root.map_err(|failure| failure.message));
             note("journal", journal(&loaded));
             note("manifests", manifests(&loaded));
             note("programs", programs(&loaded));
@@ -127,9 +129,15 @@ fn address(loaded: &Loaded) -> Result<String, String> {
     let bind = loaded.config.server.bind;
     match TcpListener::bind(bind) {
         Ok(_) => Ok(format!("{bind} is free")),
-        Err(_) if loaded.state.join("address").exists() => {
+        Err(_) if recorded(loaded).is_some_and(|at| TcpStream::connect(at).is_ok()) => {
             Ok(format!("{bind} is in use, by the gateway of this folder"))
         }
         Err(error) => Err(format!("{bind}: {error}")),
     }
+}
+
+/// Where the gateway of this folder says it listens.
+fn recorded(loaded: &Loaded) -> Option<SocketAddr> {
+    let text = std::fs::read_to_string(loaded.state.join("address")).ok()?;
+    text.trim().strip_prefix("http://")?.parse().ok()
 }

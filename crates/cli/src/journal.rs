@@ -115,7 +115,9 @@ fn line(stored: &Stored, as_json: bool) {
 fn short(prefix: &str, id: &str) -> String {
     let rest = id.strip_prefix(prefix).unwrap_or(id);
     let kind = prefix.trim_end_matches('.');
-    format!("{kind} {}", rest.chars().take(8).collect::<String>())
+    // The beginning of an id is the time; the end tells one from another.
+    let tail = rest.len().saturating_sub(8);
+    format!("{kind} {}", rest.get(tail..).unwrap_or(rest))
 }
 
 fn clock(millis: u64) -> String {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::digest::Digest;
 use countersign_exec::{ProcessConfig, ProcessExecutor, SupervisorCommand};
 use countersign_kernel::{Kernel, Parts};
 use countersign_manifest::{ManifestSet, Severity};
@@ -62,9 +63,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let config = &loaded.config;
     let entropy = Arc::new(OsEntropy);
     let clock = Arc::new(SystemClock);
-    let root = std::fs::canonicalize(&config.tools.root).map_err(|error| {
-        Failure::new(format!("tools.root {}: {error}", config.tools.root.display()))
-    })?;
+    let root = tool_root(loaded)?;
     let (manifests, problems) = load_manifests(&config.tools.dir)?;
     for problem in &problems {
         eprintln!("{problem}");
@@ -75,13 +74,18 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         SqliteJournal::open(&loaded.database(), Arc::new(state.key), config.store.max_bytes)
             .map_err(|error| Failure::of(&error))?;
     let journal = Arc::new(journal);
+    let (env, path) = (tool_environment(&config.tools.env), tool_path(config.tools.path.clone()));
+    // All that decides what a plan does, beside the plan: an approval is good for no other.
+    let mut context = vec![("root".to_owned(), root.display().to_string())];
+    context.extend(path.iter().map(|dir| ("path".to_owned(), dir.display().to_string())));
+    context.extend(env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())));
+    let policy = loaded.policy(context);
     let executor = ProcessExecutor::new(ProcessConfig {
         root: root.clone(),
-        env: tool_environment(&config.tools.env),
-        path: tool_path(config.tools.path.clone()),
+        env,
+        path,
         supervisor: SupervisorCommand::this_binary(),
     });
-    let policy = loaded.policy(&root);
     let tools = manifests.iter().len();
     let held = manifests.iter().filter(|manifest| policy.rule(manifest).is_some()).count();
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -96,7 +100,8 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         version: format!("countersign {version}"),
     })
     .await
-    .map_err(|error| Failure::of(&error).hint("`countersign audit verify` says more"))?;
+    .map_err(|error| Failure::of(&error))?;
+    let known = state.principals.clone();
     let server = Server::bind(ServerParts {
         kernel,
         principals: state.principals,
@@ -107,6 +112,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             allowed_hosts: config.server.allowed_hosts.clone(),
             max_body_bytes: config.server.max_body_bytes,
             drain: Duration::from_secs(config.server.drain_seconds),
+            secure_cookie: config.server.behind_proxy,
             version: version.clone(),
         },
     })
@@ -115,7 +121,11 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let base = format!("http://{}", server.address());
     let console =
         server.console_link(&[Role::Approver, Role::Admin]).map_err(|error| Failure::of(&error))?;
-    let agent = state::token(&loaded.state, "agent");
+    // Only if it still is one: principals may have been configured since it was made.
+    let agent = state::token(&loaded.state, "agent").filter(|token| {
+        let digest = Digest::of(token.as_bytes());
+        known.iter().any(|p| p.roles.contains(&Role::Agent) && p.tokens.contains(&digest))
+    });
     let records = *journal.head().borrow();
     let address = loaded.state.join("address");
     std::fs::write(&address, format!("{base}\n"))
@@ -128,6 +138,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             "console": console,
             "api": format!("{base}/api/v1"),
             "tools": tools,
+            "root": root.display().to_string(),
             "tools_held": held,
             "manifest_problems": problems.len(),
             "records": records,
@@ -150,6 +161,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         line("", "one-time link, good for an hour; later: the token in credentials/");
         let dir = config.tools.dir.display();
         line("tools", &format!("{tools} from {dir}, {held} of them need a person"));
+        line("root", &format!("{}, where tools work", root.display()));
         let database = loaded.database();
         line("journal", &format!("{}, {records} records, log {origin}", database.display()));
         if !problems.is_empty() {
@@ -180,6 +192,60 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let _ = std::fs::remove_file(&address);
     served.map_err(|error| Failure::of(&error))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder tools work in. Nothing of the gateway's own may lie in it: whatever a tool can
+/// read an agent can, and the tokens and keys of the state folder would let it decide about
+/// its own calls; whatever a tool can write it can, manifests and rules included.
+pub(crate) fn tool_root(loaded: &Loaded) -> Result<PathBuf, Failure> {
+    let named = &loaded.config.tools.root;
+    let failure =
+        |error: std::io::Error| Failure::new(format!("tools.root {}: {error}", named.display()));
+    if named == Path::new(config::DEFAULT_ROOT) && !named.exists() {
+        std::fs::create_dir(named).map_err(failure)?;
+    }
+    let root = std::fs::canonicalize(named).map_err(failure)?;
+    if !root.is_dir() {
+        return Err(Failure::new(format!("tools.root {} is no folder", named.display())));
+    }
+    let own = [
+        ("the state folder", Some(loaded.state.as_path())),
+        ("the manifests", Some(loaded.config.tools.dir.as_path())),
+        ("the configuration", loaded.path.as_deref()),
+    ];
+    for (what, path) in own {
+        let Some(path) = path.and_then(resolve) else { continue };
+        if path.starts_with(&root) {
+            return Err(Failure::new(format!(
+                "{what} ({}) lies in the folder tools work in ({})",
+                path.display(),
+                root.display()
+            ))
+            .hint(
+                "an agent could read or change it; name another folder with --root or tools.root, \
+                 or another --state",
+            ));
+        }
+        if root.starts_with(&path) && what == "the state folder" {
+            return Err(Failure::new("the folder tools work in lies in the state folder")
+                .hint("name another folder with --root or tools.root"));
+        }
+    }
+    Ok(root)
+}
+
+/// The path with every symlink followed, as far as it exists.
+fn resolve(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    let mut missing = Vec::new();
+    let mut there = absolute.as_path();
+    loop {
+        if let Ok(found) = std::fs::canonicalize(there) {
+            return Some(missing.iter().rev().fold(found, |path, name| path.join(name)));
+        }
+        missing.push(there.file_name()?.to_owned());
+        there = there.parent()?;
+    }
 }
 
 async fn stop_signal() -> &'static str {

@@ -29,6 +29,7 @@ fn io(path: &Path, error: &std::io::Error) -> Failure {
 pub(crate) fn open(loaded: &Loaded, entropy: &dyn Entropy) -> Result<State, Failure> {
     let dir = &loaded.state;
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io(dir, &e))?;
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(|e| io(dir, &e))?;
     let key = log_key(loaded, entropy)?;
     let principals = match loaded.config.principals.as_slice() {
         [] => own_principals(dir, entropy)?,

@@ -140,6 +140,32 @@ fn a_newer_or_damaged_database_is_refused_with_a_way_out_and_left_alone() {
 }
 
 #[test]
+fn nothing_of_the_gateways_own_may_lie_where_tools_work() {
+    let world = World::new();
+    let (root, tools) = (world.root(), world.tools.clone());
+    let (root, tools) = (root.to_str().unwrap(), tools.to_str().unwrap());
+    let inside = world.root().join("inside");
+    let inside = inside.to_str().unwrap();
+    for args in [
+        ["--state", inside, "serve", "--tools", tools, "--root", root],
+        ["--state", root, "serve", "--tools", tools, "--root", root],
+        ["--state", "/", "serve", "--tools", tools, "--root", root],
+        ["--state", "elsewhere", "serve", "--tools", root, "--root", root],
+    ] {
+        let output = std::process::Command::new(common::BINARY)
+            .current_dir(world.dir.path())
+            .args(args)
+            .args(["--bind", "127.0.0.1:0"])
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains("folder tools work in"), "{args:?}: {stderr}");
+    }
+    assert!(!world.root().join("inside").exists());
+}
+
+#[test]
 fn a_second_gateway_on_the_same_database_is_refused() {
     let world = World::new();
     let _gateway = world.start();
@@ -240,7 +266,7 @@ fn sigkill_loses_no_decision_and_runs_nothing_twice() {
     call.wait().unwrap();
     let gateway = world.start();
     assert_eq!(gateway.banner["unknown_effects"].as_array().unwrap().len(), 1);
-    wait_for("the killed gateway's tool to die", || (!runs("sleep\0599\0")).then_some(()));
+    wait_for("the killed gateway's tool to die", || (!runs("sleep\x00599\x00")).then_some(()));
     assert_eq!(gateway.stop().0, Some(0));
     let gateway = world.start();
     assert_eq!(gateway.banner["unknown_effects"].as_array().unwrap().len(), 1);

@@ -126,7 +126,7 @@ ids! {
     ToolCallId;
     /// The record that asks for approval; also the id of the hold that waits for it.
     ApprovalRequestId;
-    /// Content stored beside the log, by its digest.
+    /// Content stored beside the log. Countersign's own are `sha256:` digests.
     ContentRef;
     /// A caller's name for one intended effect; sent again, it is the same effect.
     IdempotencyKey;

@@ -247,6 +247,17 @@ impl EscalationQueue {
         Ok(Admission { inner, agent_id, timeout, used: false })
     }
 
+    /// A place for a hold from before a restart. It was admitted once, so no limit that has
+    /// been lowered since can shut it out.
+    #[must_use]
+    pub fn readmit(&self, agent_id: AgentId, timeout: Duration) -> Admission {
+        let mut table = self.0.lock();
+        table.admitted += 1;
+        *table.admitted_by_agent.entry(agent_id.clone()).or_default() += 1;
+        let (inner, timeout) = (Arc::clone(&self.0), timeout.min(MAX_TIMEOUT));
+        Admission { inner, agent_id, timeout, used: false }
+    }
+
     /// Waits for a hold that nobody waits for any more, as after a restart. `None` when there
     /// is no such hold or it has ended.
     #[must_use]

@@ -1,6 +1,6 @@
 //! Asking a person: recorded before it is visible, decided before it is released.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -8,14 +8,14 @@ use countersign_core::approval::ApprovalRequest;
 use countersign_core::digest::Digest;
 use countersign_core::hold::{HeldAction, HoldKind, HoldStatus};
 use countersign_core::id::{AgentId, ApprovalRequestId, ToolCallId};
-use countersign_escalation::{HoldRequest, Outcome, RecordError, Recorder};
+use countersign_escalation::{HoldRequest, Outcome, RecordError, Recorder, Waiting};
 use countersign_manifest::Manifest;
 use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{ordered_id, random_id};
 use countersign_ports::journal::{Batch, Content, Journal};
 use serde_json::{Value, json};
 
-use crate::govern::{Denial, Kernel};
+use crate::govern::{CallerGone, Denial, Kernel};
 use crate::policy::Rule;
 use crate::records::{CallFacts, approval_closing, approval_opening};
 use crate::render::Rendering;
@@ -36,7 +36,8 @@ pub(crate) enum EarlierState {
     Approved { until: u64 },
 }
 
-pub(crate) type EarlierApprovals = HashMap<(AgentId, Digest), Earlier>;
+/// The oldest first; each is used once.
+pub(crate) type EarlierApprovals = HashMap<(AgentId, Digest), VecDeque<Earlier>>;
 
 /// Writes outcomes down for the queue.
 pub(crate) struct JournalRecorder {
@@ -100,7 +101,8 @@ impl Kernel {
         rendering: &Rendering,
         rule: &Rule,
         args: &Content,
-    ) -> Result<(), Denial> {
+        gone: &mut CallerGone,
+    ) -> Result<(), Box<Denial>> {
         let waiting = match self.take_earlier(facts) {
             Some(Earlier { request, state }) => {
                 facts.call_id = request.tool_call_id.clone();
@@ -118,7 +120,14 @@ impl Kernel {
             }
             None => self.ask(facts, manifest, rendering, rule, args).await?,
         };
-        match waiting.outcome().await {
+        let outcome = tokio::select! {
+            outcome = waiting.outcome() => outcome,
+            // Dropping the one who waits cancels the hold, and that is recorded.
+            _ = gone.changed() => {
+                return Err(Denial::new("called_off", "the caller went away".to_owned()));
+            }
+        };
+        match outcome {
             Ok(outcome) => denial(&outcome, self.policy().approval_timeout),
             Err(closed) => Err(Denial::new(
                 "gateway_stopping",
@@ -134,7 +143,7 @@ impl Kernel {
         rendering: &Rendering,
         rule: &Rule,
         args: &Content,
-    ) -> Result<countersign_escalation::Waiting, Denial> {
+    ) -> Result<Waiting, Box<Denial>> {
         let timeout = self.policy().approval_timeout;
         let place = self
             .queue()
@@ -168,17 +177,34 @@ impl Kernel {
         }))
     }
 
+    /// An approval that was given before the restart, or else the oldest hold that waits.
     fn take_earlier(&self, facts: &CallFacts) -> Option<Earlier> {
         let key = (facts.agent_id.clone(), facts.fingerprint?);
-        let earlier = self.earlier().lock().unwrap_or_else(PoisonError::into_inner).remove(&key)?;
-        match earlier.state {
-            EarlierState::Approved { until } if self.now() >= until => None,
-            _ => Some(earlier),
+        let now = self.now();
+        let mut all = self.earlier().lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = all.get_mut(&key)?;
+        earlier.retain(|earlier| match earlier.state {
+            EarlierState::Approved { until } => now < until,
+            EarlierState::Waiting => true,
+        });
+        let ready = |earlier: &Earlier| match earlier.state {
+            EarlierState::Approved { .. } => true,
+            EarlierState::Waiting => {
+                let id = &earlier.request.approval_request_id;
+                let outcome = self.queue().find(id).and_then(|(_, outcome)| outcome);
+                outcome.is_some_and(|outcome| outcome.status == HoldStatus::Approved)
+            }
+        };
+        let at = earlier.iter().position(ready).unwrap_or(0);
+        let taken = earlier.remove(at);
+        if earlier.is_empty() {
+            all.remove(&key);
         }
+        taken
     }
 
     /// The outcome of a hold from before the restart that has ended by now.
-    fn ended(&self, id: &ApprovalRequestId) -> Result<(), Denial> {
+    fn ended(&self, id: &ApprovalRequestId) -> Result<(), Box<Denial>> {
         let found = self.queue().find(id).and_then(|(_, outcome)| outcome);
         let Some(outcome) = found else {
             return Err(Denial::new("approval.gone", "the approval request has ended".to_owned()));
@@ -196,7 +222,7 @@ impl Kernel {
     }
 }
 
-fn denial(outcome: &Outcome, timeout: std::time::Duration) -> Result<(), Denial> {
+fn denial(outcome: &Outcome, timeout: std::time::Duration) -> Result<(), Box<Denial>> {
     let by = outcome.decision.as_ref().map(|(_, approver)| approver.clone());
     let reason = outcome.decision.as_ref().and_then(|(decision, _)| decision.reason.clone());
     let message = match (outcome.status, &by) {
@@ -211,11 +237,12 @@ fn denial(outcome: &Outcome, timeout: std::time::Duration) -> Result<(), Denial>
         (HoldStatus::Cancelled, None) => "the call was called off".to_owned(),
         (_, None) => "denied: the decision could not be recorded".to_owned(),
     };
-    Err(Denial { code: outcome.code.to_owned(), message, by, reason, problems: Vec::new() })
+    let code = outcome.code.to_owned();
+    Err(Box::new(Denial { code, message, by, reason, problems: Vec::new() }))
 }
 
 /// The id of a new call.
-pub(crate) fn call_id(kernel: &Kernel) -> Result<ToolCallId, Denial> {
+pub(crate) fn call_id(kernel: &Kernel) -> Result<ToolCallId, Box<Denial>> {
     let id = ordered_id(kernel.entropy(), kernel.now())
         .map_err(|error| Denial::new("no_entropy", error.to_string()))?;
     ToolCallId::new(format!("call.{id}"))

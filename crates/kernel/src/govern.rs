@@ -20,7 +20,7 @@ use countersign_ports::entropy::{Entropy, ordered_id};
 use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
 use countersign_ports::journal::{AppendError, Batch, Committed, Content, Journal};
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::approval::{EarlierApprovals, JournalRecorder, call_id};
 use crate::policy::Policy;
@@ -51,6 +51,9 @@ pub struct Parts {
     /// The program and version, for the records.
     pub version: String,
 }
+
+/// Changes, by being closed, when nobody waits for the call any more.
+pub(crate) type CallerGone = watch::Receiver<()>;
 
 struct Inner {
     journal: Arc<dyn Journal>,
@@ -86,8 +89,9 @@ pub struct Denial {
 }
 
 impl Denial {
-    pub(crate) fn new(code: &str, message: String) -> Self {
-        Self { code: code.to_owned(), message, by: None, reason: None, problems: Vec::new() }
+    pub(crate) fn new(code: &str, message: String) -> Box<Self> {
+        let code = code.to_owned();
+        Box::new(Self { code, message, by: None, reason: None, problems: Vec::new() })
     }
 }
 
@@ -231,11 +235,34 @@ impl Kernel {
     }
 
     /// Governs one call to its end. Dropping the future calls it off: a hold is cancelled, a
-    /// running tool is killed, and both are recorded.
+    /// running tool is killed, and both are recorded. What has been handed to the journal is
+    /// always followed up, whenever the future is dropped.
     pub async fn govern(&self, run: &Run, tool: &str, arguments: &Map<String, Value>) -> Governed {
+        // INVARIANT: the call runs in a task of its own, and `_caller` goes with this future.
+        let (_caller, gone) = watch::channel(());
+        let (kernel, run, name) = (self.clone(), run.clone(), tool.to_owned());
+        let arguments = arguments.clone();
+        let governed =
+            tokio::spawn(async move { kernel.call(&run, &name, &arguments, gone).await }).await;
+        governed.unwrap_or_else(|error| {
+            tracing::error!(%error, "governing a call failed");
+            let denial = Denial::new("internal", "the call\u{2019}s end is not known".to_owned());
+            let mut governed = self.denied(tool, String::new(), *denial);
+            governed.envelope.status = EnvelopeStatus::Error;
+            governed
+        })
+    }
+
+    async fn call(
+        &self,
+        run: &Run,
+        tool: &str,
+        arguments: &Map<String, Value>,
+        mut gone: CallerGone,
+    ) -> Governed {
         let call = match call_id(self) {
             Ok(call) => call,
-            Err(denial) => return self.denied(tool, String::new(), denial),
+            Err(denial) => return self.denied(tool, String::new(), *denial),
         };
         let name = shorten(&visible(tool)).chars().take(64).collect::<String>();
         let name = if name.is_empty() { "?".to_owned() } else { name };
@@ -243,7 +270,7 @@ impl Kernel {
             Ok(facts) => facts,
             Err(error) => {
                 let denial = Denial::new("not_recorded", error.to_string());
-                return self.denied(tool, String::new(), denial);
+                return self.denied(tool, String::new(), *denial);
             }
         };
         let Some(manifest) = self.manifests().get(tool) else {
@@ -253,8 +280,7 @@ impl Kernel {
         let planned = match manifest.plan(arguments) {
             Ok(planned) => planned,
             Err(problems) => {
-                let denial = bad_arguments(problems);
-                return self.refuse(&facts, String::new(), denial).await;
+                return self.refuse(&facts, String::new(), bad_arguments(problems)).await;
             }
         };
         let rendering = Rendering::new(manifest, &planned);
@@ -267,21 +293,14 @@ impl Kernel {
         }
         if let Some(rule) = self.policy().rule(manifest)
             && let Err(denial) =
-                self.countersign(&mut facts, manifest, &rendering, &rule, &args).await
+                self.countersign(&mut facts, manifest, &rendering, &rule, &args, &mut gone).await
         {
             return self.refuse(&facts, rendering.command, denial).await;
         }
-        self.effect(facts, manifest, planned, rendering, args).await
-    }
-
-    async fn effect(
-        &self,
-        facts: CallFacts,
-        manifest: &Manifest,
-        planned: Planned,
-        rendering: Rendering,
-        args: Content,
-    ) -> Governed {
+        if gone.has_changed().is_err() {
+            let denial = Denial::new("called_off", "the caller went away".to_owned());
+            return self.refuse(&facts, rendering.command, denial).await;
+        }
         let intent = ToolStep {
             status: ToolCallStatus::IntentRecorded,
             terminal: None,
@@ -291,52 +310,35 @@ impl Kernel {
         };
         if let Err(error) = self.append(&facts, intent, vec![args]).await {
             let denial = Denial::new("not_recorded", format!("journal: {error}"));
-            return self.denied(&facts.tool, rendering.command, denial).of(&facts);
+            return self.denied(&facts.tool, rendering.command, *denial).of(&facts);
         }
-        // From here on the effect may have happened, so its end is recorded by a task that
-        // no caller can drop.
-        let (caller, caller_gone) = oneshot::channel::<()>();
-        let run = ToolRun { plan: planned.plan, limits: manifest.limits() };
-        let (kernel, tool) = (self.clone(), manifest.name().to_owned());
-        let command = rendering.command.clone();
-        let failed_facts = facts.clone();
-        let finished =
-            tokio::spawn(
-                async move { kernel.finish(facts, &tool, run, command, caller_gone).await },
-            )
-            .await;
-        drop(caller);
-        finished.unwrap_or_else(|error| {
-            tracing::error!(%error, "recording the end of a call failed");
-            let denial = Denial::new("outcome_unknown", "the call's end is not known".to_owned());
-            let mut governed = self.denied(&failed_facts.tool, rendering.command, denial);
-            governed.envelope.status = EnvelopeStatus::Error;
-            governed.of(&failed_facts)
-        })
+        self.effect(facts, manifest, planned, rendering.command, gone).await
     }
 
-    async fn finish(
-        self,
+    /// Runs the plan, whose intent is durable, and records how it ended.
+    async fn effect(
+        &self,
         facts: CallFacts,
-        tool: &str,
-        run: ToolRun,
+        manifest: &Manifest,
+        planned: Planned,
         command: String,
-        mut caller_gone: oneshot::Receiver<()>,
+        mut gone: CallerGone,
     ) -> Governed {
-        let limits = run.limits.clone();
+        let limits = manifest.limits();
+        let run = ToolRun { plan: planned.plan, limits: limits.clone() };
         let executor = Arc::clone(&self.0.executor);
         // A task of its own, so that a panicking executor is an outcome and not a crash.
         let mut running = tokio::spawn(async move { executor.run(run).await });
         let (execution, called_off) = tokio::select! {
             done = &mut running => (done.ok(), false),
-            _ = &mut caller_gone => {
+            _ = gone.changed() => {
                 running.abort();
                 (running.await.ok(), true)
             }
         };
         let execution = execution.unwrap_or_else(|| {
             let why = if called_off {
-                "the caller went away, and everything the call had started was killed"
+                "the caller went away, and what the call had started was told to end"
             } else {
                 "the executor failed"
             };
@@ -358,12 +360,11 @@ impl Kernel {
             ExecutionStatus::Unknown(_) if called_off => EffectTerminalStatus::Cancelled,
             ExecutionStatus::Unknown(_) => EffectTerminalStatus::Unknown,
         };
-        let manifest = self.manifests().get(tool);
         let mut envelope = self.envelope(&facts, manifest, command, &execution, &limits);
+        let summary = summary(&execution.status, execution.stdout_len, execution.duration);
         let output = Content::new(execution.stdout);
         let reference = ContentRef::new(output.digest().to_string());
         let contents: Vec<_> = reference.ok().into_iter().collect();
-        let summary = summary(&execution.status, execution.stdout_len, execution.duration);
         let step = ToolStep {
             status: terminal.into(),
             terminal: Some(terminal),
@@ -390,7 +391,7 @@ impl Kernel {
     }
 
     /// Records the refusal, if that is possible, and refuses in any case.
-    async fn refuse(&self, facts: &CallFacts, command: String, denial: Denial) -> Governed {
+    async fn refuse(&self, facts: &CallFacts, command: String, denial: Box<Denial>) -> Governed {
         let summary = shorten(&denial.message);
         let step = ToolStep {
             status: ToolCallStatus::DeniedBeforeExecution,
@@ -402,7 +403,7 @@ impl Kernel {
         let stopping = denial.code == "gateway_stopping";
         // A call that is still held has not ended.
         let receipt = if stopping { Ok(None) } else { self.append(facts, step, Vec::new()).await };
-        let mut governed = self.denied(&facts.tool, command, denial).of(facts);
+        let mut governed = self.denied(&facts.tool, command, *denial).of(facts);
         match receipt {
             Ok(receipt) => governed.receipt = receipt,
             Err(error) => {
@@ -463,7 +464,7 @@ impl Kernel {
     fn envelope(
         &self,
         facts: &CallFacts,
-        manifest: Option<&Manifest>,
+        manifest: &Manifest,
         command: String,
         execution: &Execution,
         limits: &RunLimits,
@@ -486,9 +487,9 @@ impl Kernel {
         };
         let kept = execution.stdout.get(..ENVELOPE_OUTPUT_MAX).unwrap_or(&execution.stdout);
         let cut = kept.len() < execution.stdout.len();
-        let parsed = match manifest {
-            Some(manifest) if !cut => manifest.output().parse(kept),
-            _ => Ok(json!({ "text": String::from_utf8_lossy(kept) })),
+        let parsed = match cut {
+            false => manifest.output().parse(kept),
+            true => Ok(json!({ "text": String::from_utf8_lossy(kept) })),
         };
         let mut results = match parsed {
             Ok(results) => results,
@@ -531,10 +532,12 @@ impl Governed {
     }
 }
 
-fn bad_arguments(problems: Vec<ArgProblem>) -> Denial {
+fn bad_arguments(problems: Vec<ArgProblem>) -> Box<Denial> {
     let list: Vec<_> = problems.iter().map(ToString::to_string).collect();
     let message = format!("refused before anything happened: {}", list.join("; "));
-    Denial { problems, ..Denial::new("bad_arguments", message) }
+    let mut denial = Denial::new("bad_arguments", message);
+    denial.problems = problems;
+    denial
 }
 
 fn summary(status: &ExecutionStatus, bytes: u64, time: Duration) -> String {

@@ -12,7 +12,7 @@ use countersign_core::hold::{HoldKind, HoldStatus};
 use countersign_core::id::{ApprovalRequestId, EffectId, ToolCallId};
 use countersign_core::journal::{JournalPayload, JournalRecord, UnsafePendingEffect};
 use countersign_core::refs::EntityKind;
-use countersign_escalation::{HoldError, HoldRequest, Outcome};
+use countersign_escalation::{HoldRequest, Outcome};
 use countersign_ports::journal::{AppendError, Batch, ReadError};
 use serde_json::{Value, json};
 
@@ -61,9 +61,6 @@ pub enum StartError {
     /// The same, because a record of it cannot be written.
     #[error("what was found unfinished cannot be recorded: {0}")]
     Write(String),
-    /// A hold cannot be opened again.
-    #[error("a held call cannot be taken up again")]
-    Hold(#[from] HoldError),
 }
 
 /// What the records so far leave open.
@@ -99,13 +96,10 @@ impl Fold {
                 request_id,
                 lifecycle_status,
                 ..
-            }) => {
-                if *lifecycle_status != ApprovalLifecycleStatus::Approved {
-                    self.asked.remove(request_id);
-                    self.approved.remove(request_id);
-                }
+            }) if *lifecycle_status != ApprovalLifecycleStatus::Approved => {
+                self.asked.remove(request_id);
+                self.approved.remove(request_id);
             }
-            JournalPayload::Approval(ApprovalRecord::DispatchIntent { .. }) => {}
             JournalPayload::Tool(tool) => {
                 // The intent that refers to an approval uses it up.
                 let used = record.related_refs.iter();
@@ -184,7 +178,7 @@ fn remember(kernel: &Kernel, request: &Arc<ApprovalRequest>, state: EarlierState
     let Some(fingerprint) = request.fingerprint else { return false };
     let earlier = Earlier { request: Arc::clone(request), state };
     let mut all = kernel.earlier().lock().unwrap_or_else(PoisonError::into_inner);
-    all.insert((request.agent_id.clone(), fingerprint), earlier);
+    all.entry((request.agent_id.clone(), fingerprint)).or_default().push_back(earlier);
     true
 }
 
@@ -194,7 +188,7 @@ async fn reopen(
     seq: u64,
 ) -> Result<(), StartError> {
     let timeout = Duration::from_millis(request.timeout_ms);
-    let place = kernel.queue().admit(request.agent_id.clone(), timeout)?;
+    let place = kernel.queue().readmit(request.agent_id.clone(), timeout);
     let rule = request.policy_refs.first().and_then(|policy| policy.version.clone());
     let shown = shown(kernel, request, seq).await.unwrap_or_else(|| Shown {
         summary: format!("{}: {}", request.canonical_tool_name, request.redacted_args_summary),

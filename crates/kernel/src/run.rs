@@ -1,5 +1,6 @@
 //! Runs: one MCP session, or one command-line call.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::id::{AgentId, IdError, RefId, RunId};
@@ -7,13 +8,13 @@ use countersign_core::refs::{SourceKind, SourceRef};
 use countersign_ports::entropy::EntropyError;
 use countersign_ports::journal::AppendError;
 
-/// A run whose start is durable.
-#[derive(Debug)]
+/// A run whose start is durable. Clones are handles to one run.
+#[derive(Clone, Debug)]
 pub struct Run {
     id: RunId,
     agent_id: AgentId,
     source: SourceRef,
-    turns: AtomicU64,
+    turns: Arc<AtomicU64>,
 }
 
 /// Why a run did not start, or its end is not recorded.
@@ -37,7 +38,7 @@ impl Run {
     pub(crate) fn new(id: RunId, agent_id: AgentId) -> Result<Self, IdError> {
         let agent = RefId::new(agent_id.as_str())?;
         let source = SourceRef::new(SourceKind::ExternalRuntime, agent);
-        Ok(Self { id, agent_id, source, turns: AtomicU64::new(0) })
+        Ok(Self { id, agent_id, source, turns: Arc::default() })
     }
 
     /// The run's id, as it stands in its records.

@@ -32,7 +32,7 @@ impl Default for AcceptLimits {
     fn default() -> Self {
         Self {
             max_connections: 1024,
-            header_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(15),
             close_timeout: Duration::from_secs(3),
         }
     }

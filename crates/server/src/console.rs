@@ -71,7 +71,8 @@ fn signed_in(gateway: &Gateway, principal: Arc<Principal>) -> Response {
         Ok(cookie) => cookie,
         Err(error) => return Problem::internal(&error).into_response(),
     };
-    let cookie = format!("{SESSION_COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict");
+    let secure = if gateway.secure_cookie { "; Secure" } else { "" };
+    let cookie = format!("{SESSION_COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict{secure}");
     let mut response = Redirect::to("/").into_response();
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);

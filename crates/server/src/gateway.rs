@@ -19,6 +19,7 @@ pub(crate) struct Gateway {
     /// Pending calls answer now, whatever they wait for.
     pub(crate) give_up: CancellationToken,
     pub(crate) version: String,
+    pub(crate) secure_cookie: bool,
     pub(crate) hosts: Vec<String>,
 }
 

@@ -26,6 +26,7 @@ use countersign_core::id::{AgentId, IdError};
 use countersign_kernel::{Kernel, RunError};
 use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{Entropy, EntropyError};
+use countersign_ports::journal::Batch;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,6 +48,8 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// How long running calls may take to end once the gateway is told to stop.
     pub drain: Duration,
+    /// Whether browsers may send the console's cookie over TLS only.
+    pub secure_cookie: bool,
     /// The program's version, as clients see it.
     pub version: String,
 }
@@ -124,6 +127,7 @@ impl Server {
             stopping: CancellationToken::new(),
             give_up: CancellationToken::new(),
             version: config.version.clone(),
+            secure_cookie: config.secure_cookie,
             hosts,
         });
         Ok(Self { gateway, listener, address, config })
@@ -159,6 +163,15 @@ impl Server {
         stop: impl Future<Output = &'static str>,
     ) -> Result<(), ServeError> {
         let Self { gateway, listener, config, .. } = self;
+        let agent = match stdio_agent {
+            None => None,
+            Some(id) => {
+                let known = gateway.auth.principals().iter();
+                let mut agents = known.filter(|principal| principal.has_any(&[Role::Agent]));
+                let agent = agents.find(|principal| principal.id == id);
+                Some(Arc::clone(agent.ok_or(ServeError::NoAgent(id))?))
+            }
+        };
         let mcp = mcp::McpConfig {
             max_body_bytes: config.max_body_bytes,
             allowed_hosts: gateway.hosts.clone(),
@@ -173,29 +186,16 @@ impl Server {
             accept::AcceptLimits::default(),
             close_listener.clone(),
         ));
-        let stdio = match stdio_agent {
-            None => None,
-            Some(id) => {
-                let known = gateway.auth.principals().iter();
-                let agent = known
-                    .filter(|principal| principal.has_any(&[Role::Agent]))
-                    .find(|principal| principal.id == id)
-                    .ok_or(ServeError::NoAgent(id))?;
-                let (gateway, agent) = (Arc::clone(&gateway), Arc::clone(agent));
-                Some(tokio::spawn(mcp::serve_stdio(gateway, agent)))
-            }
-        };
+        let mut stdio =
+            agent.map(|agent| tokio::spawn(mcp::serve_stdio(Arc::clone(&gateway), agent)));
         let mut failure = None;
-        let why = match stdio {
+        let why = match &mut stdio {
             None => stop.await,
-            Some(stdio) => tokio::select! {
+            Some(serving) => tokio::select! {
                 why = stop => why,
-                ended = stdio => {
-                    failure = match ended {
-                        Ok(Ok(())) => None,
-                        Ok(Err(error)) => Some(ServeError::Stdio(error.to_string())),
-                        Err(error) => Some(ServeError::Stdio(error.to_string())),
-                    };
+                ended = serving => {
+                    stdio = None;
+                    failure = stdio_failure(ended);
                     "end of input"
                 }
             },
@@ -210,13 +210,27 @@ impl Server {
         }
         gateway.give_up.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(2), gateway.calls.wait()).await;
+        if let Some(serving) = stdio {
+            let ended = tokio::time::timeout(Duration::from_secs(5), serving).await;
+            failure = ended.ok().and_then(stdio_failure);
+        }
         sessions.end_all().await;
         close_listener.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(3), accept).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), accept).await;
         if let Err(error) = gateway.kernel.run_note(&gateway.own_run, "ended", why).await {
             tracing::error!(%error, "the gateway's end is not recorded");
         }
         failure.map_or(Ok(()), Err)
+    }
+}
+
+fn stdio_failure(
+    ended: Result<Result<(), mcp::StdioError>, tokio::task::JoinError>,
+) -> Option<ServeError> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(ServeError::Stdio(error.to_string())),
+        Err(error) => Some(ServeError::Stdio(error.to_string())),
     }
 }
 
@@ -242,6 +256,10 @@ fn app(gateway: &Arc<Gateway>, mcp: Router, max_body_bytes: usize) -> Router {
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
     if gateway.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    // An empty batch changes nothing, and fails when the journal takes no more.
+    if let Err(error) = gateway.kernel.journal().append(Batch::default()).await {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response();
     }
     "ready\n".into_response()
 }

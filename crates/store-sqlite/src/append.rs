@@ -41,7 +41,9 @@ enum GroupError {
 impl From<rusqlite::Error> for GroupError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::TakenBack(AppendError::NoRoom(error.to_string())),
+            Some(ErrorCode::DiskFull | ErrorCode::TooBig) => {
+                Self::TakenBack(AppendError::NoRoom(error.to_string()))
+            }
             _ => Self::Stop(error.to_string()),
         }
     }

@@ -123,14 +123,30 @@ pub(crate) fn lock(path: &Path) -> Result<Lock, OpenError> {
     }
 }
 
+/// Makes the database under another name first: whoever is killed meanwhile leaves nothing
+/// behind that could be taken for a database.
 pub(crate) fn create(path: &Path) -> Result<(), OpenError> {
-    let connection = Connection::open(path).map_err(|e| OpenError::sql(path, &e))?;
-    connection
-        .execute_batch(&format!(
-            "PRAGMA application_id={APPLICATION_ID}; BEGIN; {TABLES} PRAGMA user_version={VERSION};
-             COMMIT; PRAGMA journal_mode=WAL;"
-        ))
-        .map_err(|e| OpenError::sql(path, &e))
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(OpenError::io(&new, error));
+        }
+        _ => {}
+    }
+    let make = || -> rusqlite::Result<()> {
+        let connection = Connection::open(&new)?;
+        connection.execute_batch(&format!(
+            "PRAGMA journal_mode=DELETE; BEGIN; PRAGMA application_id={APPLICATION_ID};
+             PRAGMA user_version={VERSION}; {TABLES} COMMIT;"
+        ))?;
+        connection.close().map_err(|(_, error)| error)
+    };
+    make().map_err(|error| OpenError::sql(&new, &error))?;
+    std::fs::rename(&new, path).map_err(|error| OpenError::io(path, error))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| OpenError::io(dir, error))
 }
 
 pub(crate) fn writer(path: &Path, max_bytes: Option<u64>) -> rusqlite::Result<Connection> {
