@@ -71,9 +71,15 @@ fn key() -> Arc<LogKey> {
 pub(crate) fn run(options: &Options) {
     std::fs::create_dir_all(&options.dir).unwrap();
     let time = Duration::from_secs_f64(options.seconds);
+    if options.alone {
+        for callers in &options.callers {
+            println!("{callers} callers: {:?}", calls(&options.dir, *callers, time));
+        }
+        return;
+    }
     let (record_bytes, call_bytes) = sizes(&options.dir);
     let mut rows = Vec::new();
-    for callers in [1, 8, 64] {
+    for callers in options.callers.iter().copied() {
         let (mut governed, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..options.rounds {
             governed.push(calls(&options.dir, callers, time));

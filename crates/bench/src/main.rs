@@ -34,6 +34,12 @@ struct Options {
     /// Where to write; must be on the disk that is to be measured
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
+    /// How many callers at once
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
+    callers: Vec<usize>,
+    /// Only governed calls, without anything beside them: for a profiler
+    #[arg(long)]
+    alone: bool,
     /// Write JSON
     #[arg(long)]
     json: bool,

@@ -11,6 +11,9 @@ use std::borrow::Cow;
 /// pose as an escape and two different texts never look the same.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'\\') {
+        return Cow::Borrowed(text);
+    }
     if !text.chars().any(|c| c == '\\' || hides(c)) {
         return Cow::Borrowed(text);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use countersign_audit::checkpoint::Checkpoint;
 use countersign_audit::key::Signer;
@@ -10,6 +11,7 @@ use countersign_core::digest::Digest;
 use countersign_core::journal::EncodedDraft;
 use countersign_ports::journal::{AppendError, Batch, Committed, Content, Coverage};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::open::node;
@@ -51,12 +53,28 @@ impl From<rusqlite::Error> for GroupError {
 
 type Outcome = Result<Committed, AppendError>;
 
+/// How long the writer looks for the next append before it sleeps. Being woken takes about as
+/// long, and one caller's next append comes about as soon.
+const LOOK: Duration = Duration::from_micros(50);
+
+fn next(requests: &mut mpsc::Receiver<Request>) -> Option<Request> {
+    let start = Instant::now();
+    while start.elapsed() < LOOK {
+        match requests.try_recv() {
+            Ok(request) => return Some(request),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => std::thread::yield_now(),
+        }
+    }
+    requests.blocking_recv()
+}
+
 impl Writer {
     /// Serves appends until every sender is gone, then folds the WAL into the database.
     pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut stopped: Option<String> = None;
         let mut group = Vec::with_capacity(64);
-        while let Some(first) = requests.blocking_recv() {
+        while let Some(first) = next(&mut requests) {
             group.push(first);
             while group.len() < GROUP_MAX {
                 let Ok(next) = requests.try_recv() else { break };
