@@ -1,6 +1,10 @@
 //! Writes the generated files below `fixtures/`, or compares them byte for byte.
 
 use crate::{Outcome, diff, layers, terminal, workspace};
+use countersign_audit::checkpoint::Checkpoint;
+use countersign_audit::key::{LogKey, Signer as _};
+use countersign_audit::receipt::Receipt;
+use countersign_audit::tree::{Frontier, inclusion_proof, leaf_hash};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -13,7 +17,51 @@ type Generator = fn() -> Outcome<Vec<u8>>;
 /// To add one, write a function that gives its bytes, add a line here, and run
 /// `cargo xtask fixtures`.
 fn generators() -> Vec<(&'static str, Generator)> {
-    vec![("arrows.txt", layers::arrows)]
+    vec![
+        ("arrows.txt", layers::arrows),
+        ("audit/v1/checkpoint.txt", audit_checkpoint),
+        ("audit/v1/log.pub", audit_key),
+        ("audit/v1/receipt.json", audit_receipt),
+    ]
+}
+
+/// The log of the audit fixtures: seven records, signed with a key everybody knows.
+fn audit_log() -> Outcome<(LogKey, Vec<String>, Frontier)> {
+    let key = LogKey::from_seed("countersign.example/fixture", &[7; 32])?;
+    let records: Vec<_> = (1..=7).map(|seq| format!("{{\"journal_seq\":{seq}}}")).collect();
+    let mut tree = Frontier::default();
+    records.iter().for_each(|record| tree.push(leaf_hash(record.as_bytes()), |_, _| ()));
+    Ok((key, records, tree))
+}
+
+fn audit_key() -> Outcome<Vec<u8>> {
+    Ok(format!("{}\n", audit_log()?.0.public()).into_bytes())
+}
+
+fn audit_checkpoint() -> Outcome<Vec<u8>> {
+    let (key, _, tree) = audit_log()?;
+    Ok(Checkpoint::sign(tree.size(), tree.root(), &key)?.into_bytes())
+}
+
+fn audit_receipt() -> Outcome<Vec<u8>> {
+    let (key, records, tree) = audit_log()?;
+    let mut nodes = BTreeMap::new();
+    let mut again = Frontier::default();
+    for record in &records {
+        again.push(leaf_hash(record.as_bytes()), |place, hash| {
+            nodes.insert(place, hash);
+        });
+    }
+    let index = 4;
+    let node = |place| nodes.get(&place).copied().ok_or("a node is missing");
+    let proof = inclusion_proof(index, tree.size(), node)?.ok_or("no such leaf")?;
+    let record = records.get(4).cloned().ok_or("no such record")?;
+    let note = Checkpoint::sign(tree.size(), tree.root(), &key)?;
+    let receipt = Receipt::new(index + 1, record, &proof, note);
+    receipt.verify(key.public())?;
+    let mut bytes = serde_json::to_vec_pretty(&receipt)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// Files below `fixtures/` that are kept by hand: a path, or a folder when it ends in `/`.

@@ -8,6 +8,7 @@
     reason = "a private command-line tool: printing is its work"
 )]
 
+mod bench;
 mod ci;
 mod diff;
 mod e2e;
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Check that every publishable crate can be packaged
     Package,
+    /// Measure, optimised, with the physical limit beside each figure
+    Bench(bench::Options),
     /// Prepare Python, Node and Chromium below target/e2e, and run the end-to-end tests
     E2e(e2e::Options),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Fixtures { check } => fixtures::run(check),
         Command::Package => package::run(),
+        Command::Bench(options) => bench::run(&options),
         Command::E2e(options) => e2e::run(&options),
     };
     match outcome {

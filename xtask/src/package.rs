@@ -37,7 +37,6 @@ fn describe(package: &Package) -> Vec<String> {
     let given = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
     require(given(&package.description), "needs a description");
     require(given(&package.license), "needs a license");
-    require(given(&package.repository), "needs a repository");
     require(package.rust_version.is_some(), "needs a rust-version");
     require((1..=5).contains(&package.keywords.len()), "needs one to five keywords");
     require(package.keywords.iter().all(|word| word.len() <= 20), "has a keyword over 20 letters");

@@ -123,3 +123,17 @@ fn the_verifier_names_the_record_that_changed() {
     verifier.record(StoredRecord { seq: 1, record_id: "r1", bytes: b"{}", leaf: None });
     assert_eq!(verifier.finish().findings[0].rule, Rule::NotCovered);
 }
+
+#[test]
+fn the_published_fixtures_verify() {
+    let read = |name: &str| {
+        let path = format!("{}/../../fixtures/audit/v1/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let key = PublicKey::parse(&read("log.pub")).unwrap();
+    let note = read("checkpoint.txt");
+    assert!(foreign_accepts(&note, &key));
+    assert_eq!(Checkpoint::open(&note, &key).unwrap().size, 7);
+    let receipt: Receipt = serde_json::from_str(&read("receipt.json")).unwrap();
+    assert_eq!(receipt.verify(&key).unwrap().size, 7);
+}

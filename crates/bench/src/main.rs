@@ -5,8 +5,10 @@
 
 mod call;
 mod disk;
+mod exec;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +23,12 @@ struct Cli {
 enum What {
     /// Governed calls, beside group commits of the same bytes with bare fdatasync
     Call(Options),
+    /// Starting a process with all guarantees, beside starting it bare
+    Exec {
+        /// How many of each
+        #[arg(long, default_value_t = 500)]
+        runs: usize,
+    },
 }
 
 #[derive(clap::Args)]
@@ -75,8 +83,14 @@ fn median(mut rounds: Vec<Figures>) -> Figures {
     rounds.swap_remove(rounds.len() / 2)
 }
 
-fn main() {
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|arg| arg == countersign_exec::supervise::ARG) {
+        return countersign_exec::supervise::main(arguments);
+    }
     match Cli::parse().what {
         What::Call(options) => call::run(&options),
+        What::Exec { runs } => exec::run(runs),
     }
+    ExitCode::SUCCESS
 }

@@ -5,10 +5,10 @@ use serde::Serialize;
 use crate::approval::{ApprovalDecision, ApprovalLifecycleStatus, ApprovalRecord};
 use crate::journal::{JournalPayload, JournalRecord};
 use crate::refs::SourceRef;
-use crate::text::visible;
+use crate::text::reveal;
 use crate::tool::{ToolCallRecord, ToolCallStatus};
 
-/// A record in words. Every text has passed [`visible`].
+/// A record in words. Nothing in it hides: every text has passed [`reveal`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
     /// What happened, in a few words.
@@ -130,8 +130,8 @@ pub fn tell(record: &JournalRecord) -> Told {
     };
     Told {
         title,
-        detail: visible(&detail).into_owned(),
-        actor: actor.map(|actor| visible(&actor).into_owned()),
+        detail: reveal(&detail).into_owned(),
+        actor: actor.map(|actor| reveal(&actor).into_owned()),
     }
 }
 

@@ -35,6 +35,24 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The text with everything that hides shown, and backslashes left alone: for text that has
+/// been escaped before, by [`visible`] or by quoting. Applied again it changes nothing.
+#[must_use]
+pub fn reveal(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(hides) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if hides(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Whether a person looking at the character could miss it or be misled about its place.
 #[must_use]
 pub fn hides(c: char) -> bool {
@@ -74,6 +92,9 @@ mod tests {
         #[test]
         fn nothing_hidden_survives_and_no_two_texts_look_alike(a in any::<String>(), b in any::<String>()) {
             prop_assert!(!visible(&a).chars().any(hides));
+            let seen = visible(&a).into_owned();
+            prop_assert_eq!(reveal(&seen), seen.as_str());
+            prop_assert!(!reveal(&a).chars().any(hides));
             prop_assert_eq!(a == b, visible(&a) == visible(&b));
         }
     }

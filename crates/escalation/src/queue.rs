@@ -432,6 +432,14 @@ impl Waiting {
     /// # Errors
     /// When the queue is closed first. The hold stays pending in the journal.
     pub async fn outcome(mut self) -> Result<Outcome, Closed> {
+        self.decided().await
+    }
+
+    /// As [`Waiting::outcome`]; may be dropped and called again.
+    ///
+    /// # Errors
+    /// When the queue is closed first. The hold stays pending in the journal.
+    pub async fn decided(&mut self) -> Result<Outcome, Closed> {
         let mut closing = self.inner.closing.subscribe();
         let outcome = tokio::select! {
             biased;
@@ -443,19 +451,33 @@ impl Waiting {
         self.done = true;
         outcome
     }
+
+    /// Cancels the hold, as dropping does, and waits until that is recorded. A decision that
+    /// came first stands.
+    pub async fn call_off(mut self) {
+        if self.abandon() {
+            let _ = self.decided().await;
+        }
+        self.done = true;
+    }
+
+    /// Whether the hold ends with this. A queue that is closed leaves its holds as they are,
+    /// and a hold that somebody else waits for as well goes on.
+    fn abandon(&self) -> bool {
+        let mut table = self.inner.lock();
+        let alone = table.slots.get(&self.id).is_some_and(|s| s.released.receiver_count() <= 1);
+        if alone && !table.closed {
+            let _ = self.inner.apply(&mut table, &self.id, Event::Abandon);
+            return true;
+        }
+        false
+    }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        let mut table = self.inner.lock();
-        // A queue that is closed leaves its holds as they are, and a hold that somebody else
-        // waits for as well goes on.
-        let alone = table.slots.get(&self.id).is_some_and(|s| s.released.receiver_count() <= 1);
-        if alone && !table.closed {
-            let _ = self.inner.apply(&mut table, &self.id, Event::Abandon);
+        if !self.done {
+            self.abandon();
         }
     }
 }

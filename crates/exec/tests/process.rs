@@ -504,24 +504,3 @@ async fn many_run_at_once() {
         assert_eq!(text(&run.stdout), format!("{number}\n"));
     }
 }
-
-/// `cargo test --release -p countersign-exec -- --ignored --nocapture overhead`
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn overhead() {
-    let bench = Bench::new();
-    let mut times = Vec::new();
-    for _ in 0..500 {
-        times.push(bench.run(&["/bin/true"], long()).await.duration);
-    }
-    let mut bare = Vec::new();
-    for _ in 0..500 {
-        let start = Instant::now();
-        Command::new("/bin/true").output().unwrap();
-        bare.push(start.elapsed());
-    }
-    for (name, mut times) in [("supervised", times), ("bare", bare)] {
-        times.sort_unstable();
-        println!("{name}: p50 {:?} p99 {:?}", times[250], times[495]);
-    }
-}

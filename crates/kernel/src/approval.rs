@@ -103,7 +103,7 @@ impl Kernel {
         args: &Content,
         gone: &mut CallerGone,
     ) -> Result<(), Box<Denial>> {
-        let waiting = match self.take_earlier(facts) {
+        let mut waiting = match self.take_earlier(facts) {
             Some(Earlier { request, state }) => {
                 facts.call_id = request.tool_call_id.clone();
                 facts.run_id = request.run_id.clone();
@@ -121,9 +121,9 @@ impl Kernel {
             None => self.ask(facts, manifest, rendering, rule, args).await?,
         };
         let outcome = tokio::select! {
-            outcome = waiting.outcome() => outcome,
-            // Dropping the one who waits cancels the hold, and that is recorded.
+            outcome = waiting.decided() => outcome,
             _ = gone.changed() => {
+                waiting.call_off().await;
                 return Err(Denial::new("called_off", "the caller went away".to_owned()));
             }
         };

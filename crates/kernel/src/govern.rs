@@ -10,7 +10,7 @@ use countersign_core::hold::Approver;
 use countersign_core::id::{AgentId, ContentRef, RunId, ToolCallId};
 use countersign_core::journal::EncodedDraft;
 use countersign_core::plan::RunLimits;
-use countersign_core::text::visible;
+use countersign_core::text::{reveal, visible};
 use countersign_core::tool::ToolCallStatus;
 use countersign_escalation::time::rfc3339;
 use countersign_escalation::{EscalationQueue, Limits};
@@ -548,7 +548,7 @@ fn summary(status: &ExecutionStatus, bytes: u64, time: Duration) -> String {
         ExecutionStatus::NotStarted(why) => format!("not started: {why}"),
         ExecutionStatus::Unknown(why) => format!("outcome not known: {why}"),
     };
-    shorten(&visible(&format!("{end}; {bytes} bytes of output in {} ms", time.as_millis())))
+    shorten(&reveal(&format!("{end}; {bytes} bytes of output in {} ms", time.as_millis())))
 }
 
 fn receipt(draft: &EncodedDraft, committed: Committed) -> Option<Receipt> {

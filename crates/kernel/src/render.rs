@@ -4,15 +4,14 @@
 use countersign_core::digest::Digest;
 use countersign_core::id::AgentId;
 use countersign_core::plan::Plan;
-use countersign_core::text::visible;
+use countersign_core::text::{reveal, visible};
 use countersign_manifest::{Manifest, Planned, render_command};
 use serde::{Deserialize, Serialize};
 
 /// Most characters of a summary that stands in a record; the approver is shown everything.
 const SUMMARY_MAX: usize = 512;
 
-/// What a person decides about. Every text has passed
-/// [`visible`](countersign_core::text::visible).
+/// What a person decides about. Nothing in it hides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rendering {
     /// The tool.
@@ -42,7 +41,8 @@ impl Rendering {
         });
         Self {
             tool: manifest.name().to_owned(),
-            command: visible(&render_command(&planned.plan)).into_owned(),
+            // The quoting has escaped what it had to; a second escape would mislead.
+            command: reveal(&render_command(&planned.plan)).into_owned(),
             arguments: arguments.collect(),
         }
     }

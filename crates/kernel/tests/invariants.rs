@@ -420,11 +420,15 @@ async fn calling_a_held_call_off_cancels_and_records_it() {
     let call = w.spawn("write", json!({"file": "a"}));
     w.held().await;
     call.abort();
-    let mut changed = w.kernel.queue().changed();
-    while !w.kernel.queue().pending().is_empty() {
-        changed.changed().await.unwrap();
+    let mut head = w.journal.head();
+    while w.story().await.len() < 5 {
+        head.changed().await.unwrap();
     }
-    assert_eq!(w.story().await[2..], ["approval_denied", "approval_dispatch_result"]);
+    assert_eq!(w.kernel.queue().pending(), []);
+    assert_eq!(
+        w.story().await[2..],
+        ["approval_denied", "approval_dispatch_result", "tool_denied"]
+    );
     assert_eq!(w.ran(), 0);
 }
 
