@@ -91,5 +91,9 @@ fn tell(database: &Path, report: &Report, pinned: bool) {
     if more > 0 {
         say(&format!("… and {more} more"));
     }
-    say(&paint.dim("  Checked: that nothing was changed. Not yet: that the rules were kept."));
+    say(&paint.dim(
+        "  Checked: that nothing under the newest checkpoint was changed. A log cut back to an\n  \
+         earlier checkpoint looks whole: compare with one you keep elsewhere. Not checked yet:\n  \
+         that the rules were kept.",
+    ));
 }

@@ -24,10 +24,7 @@ impl Api {
     fn new(loaded: &Loaded, remote: &Remote, role: &str) -> Result<Self, Failure> {
         let base = match &remote.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
-            None => match std::fs::read_to_string(loaded.state.join("address")) {
-                Ok(address) => address.trim().to_owned(),
-                Err(_) => format!("http://{}", loaded.config.server.bind),
-            },
+            None => own_gateway(loaded)?,
         };
         let token = match &remote.token {
             Some(token) => Zeroizing::new(token.clone()),
@@ -75,6 +72,24 @@ impl Api {
         let (status, value) = self.send(method, path, body).await?;
         if status.is_success() { Ok(value) } else { Err(refusal(status, &value)) }
     }
+}
+
+/// Where the gateway of this state folder listens. Only a running one is asked: whoever took
+/// over the port of a dead one would be handed a token.
+fn own_gateway(loaded: &Loaded) -> Result<String, Failure> {
+    let none = || {
+        Failure::new(format!("no gateway is running on {}", loaded.state.display()))
+            .hint("start one with `countersign serve`, or name another with --url")
+    };
+    let mut lock = loaded.database().into_os_string();
+    lock.push(".lock");
+    let lock = std::fs::File::open(lock).map_err(|_| none())?;
+    match lock.try_lock_shared() {
+        Err(std::fs::TryLockError::WouldBlock) => {}
+        Ok(()) | Err(std::fs::TryLockError::Error(_)) => return Err(none()),
+    }
+    let address = std::fs::read_to_string(loaded.state.join("address")).map_err(|_| none())?;
+    Ok(address.trim().to_owned())
 }
 
 fn refusal(status: StatusCode, value: &Value) -> Failure {
@@ -228,6 +243,10 @@ async fn full_id(api: &Api, id: &str) -> Result<String, Failure> {
     }
     if id.len() == 32 {
         return Ok(id.to_owned());
+    }
+    if id.len() < 6 {
+        return Err(Failure::new(format!("`{id}` is too short to mean one hold"))
+            .hint("give six digits of its id or more"));
     }
     let holds: Vec<HeldAction> = parse(api.ask(Method::GET, "/approvals", None).await?)?;
     let mut found = holds.iter().map(|hold| hold.id.as_str()).filter(|full| full.starts_with(id));

@@ -53,8 +53,11 @@ fn tail(
     if call.is_some() && found.len() > lines {
         found.drain(..found.len() - lines);
     }
-    if found.is_empty() && !follow {
-        say("Nothing is recorded yet.");
+    if found.is_empty() && !follow && lines > 0 {
+        say(match call {
+            Some(_) => "Nothing is recorded of this call.",
+            None => "Nothing is recorded yet.",
+        });
     }
     loop {
         for record in &found {

@@ -60,6 +60,7 @@ pub(crate) fn run(global: &Global, args: Serve) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let stop = stop_signal()?;
     let config = &loaded.config;
     let entropy = Arc::new(OsEntropy);
     let clock = Arc::new(SystemClock);
@@ -158,7 +159,13 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         line("mcp", &format!("{base}/mcp"));
         line("token", agent.as_ref().map_or("as configured", |token| token.as_str()));
         line("console", console.as_deref().unwrap_or(&base));
-        line("", "one-time link, good for an hour; later: the token in credentials/");
+        line(
+            "",
+            match &console {
+                Some(_) => "one-time link, good for an hour; later: the token in credentials/",
+                None => "sign in with the approver's token, in credentials/ of the state folder",
+            },
+        );
         let dir = config.tools.dir.display();
         line("tools", &format!("{tools} from {dir}, {held} of them need a person"));
         line("root", &format!("{}, where tools work", root.display()));
@@ -188,7 +195,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         crate::output::say(&banner);
     }
     let agent = stdio.then(|| config.stdio.agent.clone());
-    let served = server.run(agent, stop_signal()).await;
+    let served = server.run(agent, stop).await;
     let _ = std::fs::remove_file(&address);
     served.map_err(|error| Failure::of(&error))?;
     Ok(ExitCode::SUCCESS)
@@ -248,25 +255,29 @@ fn resolve(path: &Path) -> Option<PathBuf> {
     }
 }
 
-async fn stop_signal() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
+/// Yields when the gateway is told to stop. The signals are caught from the call on, not only
+/// once it is awaited.
+fn stop_signal() -> Result<impl Future<Output = &'static str>, Failure> {
+    let catch = |kind| {
+        signal(kind).map_err(|error| Failure::new(format!("signals cannot be caught: {error}")))
     };
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    eprintln!("{name}: finishing what runs; once more to stop at once");
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        std::process::exit(130);
-    });
-    name
+    let (mut terminate, mut interrupt) =
+        (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        eprintln!("{name}: finishing what runs; once more to stop at once");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(130);
+        });
+        name
+    })
 }
 
 /// Every `*.clad.toml` of a folder, and every problem in them.

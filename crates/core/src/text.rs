@@ -58,10 +58,12 @@ pub fn reveal(text: &str) -> Cow<'_, str> {
 pub fn hides(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
             | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e000}'..='\u{f8ff}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1345f}' | '\u{1bca0}'..='\u{1bca3}'
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}')
         || (c != ' ' && c.is_whitespace())
         || (u32::from(c) & 0xfffe) == 0xfffe
@@ -82,6 +84,7 @@ mod tests {
             ("\u{1b}[2J", "\\u{1b}[2J"),
             ("\\u{202e}", "\\\\u{202e}"),
             ("tag\u{e0041}", "tag\\u{e0041}"),
+            ("shorthand\u{1bca0}", "shorthand\\u{1bca0}"),
             ("wide\u{a0}space", "wide\\u{a0}space"),
         ] {
             assert_eq!(visible(text), shown);

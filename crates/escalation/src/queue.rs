@@ -60,9 +60,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 10,000 in all, 1,000 for one agent, 10,000 ended.
+    /// 10,000 in all, 100 for one agent, 10,000 ended.
     fn default() -> Self {
-        Self { total: 10_000, per_agent: 1_000, finished: 10_000 }
+        Self { total: 10_000, per_agent: 100, finished: 10_000 }
     }
 }
 

@@ -445,7 +445,7 @@ impl Kernel {
             envelope: Envelope {
                 status: EnvelopeStatus::Denied,
                 scan_id: String::new(),
-                tool: visible(tool).into_owned(),
+                tool: reveal(tool).into_owned(),
                 command,
                 duration_ms: 0,
                 timestamp: rfc3339(self.now()),

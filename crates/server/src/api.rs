@@ -168,7 +168,7 @@ async fn decide(
     let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, "bad_request", error);
     let answering: Answering = match body.trim_ascii() {
         b"" => Answering::default(),
-        body => serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?,
+        body => object(body)?,
     };
     if answering.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
         return Err(bad(format!("a reason has at most {REASON_MAX} characters")));
@@ -222,6 +222,16 @@ async fn unresolved(gateway: &Arc<Gateway>, caller: &Caller, error: ResolveError
     }
 }
 
+/// Reads a JSON object; serde would take an array for one.
+fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice::<Map<String, Value>>(body)
+        .and_then(|object| serde_json::from_value(Value::Object(object)))
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_request", error.to_string()))
+}
+
+/// REST calls one agent may have under way: each keeps a connection, and others need some.
+const CALLS_PER_AGENT: usize = 256;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewCall {
@@ -252,6 +262,10 @@ async fn make_call(
         let error = "the gateway is stopping; try again";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error));
     }
+    let Some(_place) = gateway.call_place(&caller.principal.id, CALLS_PER_AGENT) else {
+        let error = format!("{CALLS_PER_AGENT} calls of this agent are under way already");
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", error));
+    };
     let agent = AgentId::new(&caller.principal.id).map_err(|e| Problem::internal(&e))?;
     let run = gateway.kernel.run_start(agent, "one call over REST").await.map_err(|error| {
         Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) }

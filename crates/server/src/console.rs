@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Form, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use serde::Deserialize;
@@ -36,8 +36,13 @@ struct Code {
     code: Option<String>,
 }
 
-async fn login_page(State(gateway): State<Arc<Gateway>>, Query(query): Query<Code>) -> Response {
-    let Some(code) = query.code else {
+async fn login_page(
+    State(gateway): State<Arc<Gateway>>,
+    method: Method,
+    Query(query): Query<Code>,
+) -> Response {
+    // A preview asks with HEAD, and must not use the link up.
+    let Some(code) = query.code.filter(|_| method == Method::GET) else {
         let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
         return (kind, include_str!("console/login.html")).into_response();
     };
@@ -62,7 +67,7 @@ async fn login(State(gateway): State<Arc<Gateway>>, Form(form): Form<Token>) -> 
 }
 
 async fn refused(gateway: &Arc<Gateway>, what: &str) -> Response {
-    let counted = gateway.refused(what).await;
+    let counted = gateway.refused_unknown(what).await;
     Redirect::to(if counted { "/login?error=1" } else { "/login?error=rate" }).into_response()
 }
 

@@ -104,7 +104,7 @@ pub(crate) async fn mcp(
             gateway.refused(&format!("{what} by {}, who is no agent", caller.principal.id)).await;
             (StatusCode::FORBIDDEN, "this token's principal is not an agent".to_owned())
         }
-        None if gateway.refused(&format!("{what} with a wrong token")).await => (
+        None if gateway.refused_unknown(&format!("{what} with a wrong token")).await => (
             StatusCode::UNAUTHORIZED,
             "the bearer token is missing or wrong; `countersign serve` says where it is".to_owned(),
         ),
@@ -122,7 +122,7 @@ pub(crate) async fn mcp(
 }
 
 async fn unauthorized(gateway: &Arc<Gateway>, what: &str) -> Response {
-    if !gateway.refused(&format!("{what} with a wrong token or session")).await {
+    if !gateway.refused_unknown(&format!("{what} with a wrong token or session")).await {
         let mut response = Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_refusals",

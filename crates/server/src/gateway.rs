@@ -1,6 +1,7 @@
 //! What every surface shares.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_kernel::{Kernel, Run};
 use tokio_util::sync::CancellationToken;
@@ -21,17 +22,51 @@ pub(crate) struct Gateway {
     pub(crate) version: String,
     pub(crate) secure_cookie: bool,
     pub(crate) hosts: Vec<String>,
+    /// REST calls under way, by agent.
+    pub(crate) under_way: Mutex<HashMap<String, usize>>,
+}
+
+/// A REST call's place among those of its agent; free again when dropped.
+pub(crate) struct CallPlace {
+    gateway: Arc<Gateway>,
+    agent: String,
+}
+
+impl Drop for CallPlace {
+    fn drop(&mut self) {
+        let mut under_way = self.gateway.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = under_way.get_mut(&self.agent) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 impl Gateway {
-    /// Records that somebody was turned away. False when there are too many to record each.
-    pub(crate) async fn refused(self: &Arc<Self>, what: &str) -> bool {
-        if !self.auth.count_refusal() {
-            return false;
+    /// A place for one more REST call of this agent, if it has fewer than `max`.
+    pub(crate) fn call_place(self: &Arc<Self>, agent: &str, max: usize) -> Option<CallPlace> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = under_way.entry(agent.to_owned()).or_default();
+        if *count >= max {
+            return None;
         }
+        *count += 1;
+        Some(CallPlace { gateway: Arc::clone(self), agent: agent.to_owned() })
+    }
+
+    /// Records that somebody unknown was turned away. False when there are too many to record
+    /// each.
+    pub(crate) async fn refused_unknown(self: &Arc<Self>, what: &str) -> bool {
+        let counted = self.auth.count_refusal();
+        if counted {
+            self.refused(what).await;
+        }
+        counted
+    }
+
+    /// Records that somebody known was turned away; nobody's noise can drown that out.
+    pub(crate) async fn refused(self: &Arc<Self>, what: &str) {
         if let Err(error) = self.kernel.run_note(&self.own_run, "access_refused", what).await {
             tracing::error!(%error, what, "a refusal is not recorded");
         }
-        true
     }
 }

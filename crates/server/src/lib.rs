@@ -129,6 +129,7 @@ impl Server {
             version: config.version.clone(),
             secure_cookie: config.secure_cookie,
             hosts,
+            under_way: std::sync::Mutex::default(),
         });
         Ok(Self { gateway, listener, address, config })
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_audit::checkpoint::{Checkpoint, CheckpointError};
 use countersign_audit::key::PublicKey;
-use countersign_audit::tree::{Frontier, Hash, Place};
+use countersign_audit::tree::{Frontier, Hash, Place, leaf_hash};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::schema::{APPLICATION_ID, TABLES, VERSION, node_row};
@@ -184,6 +184,25 @@ pub(crate) fn node(connection: &Connection, place: Place) -> rusqlite::Result<Ha
         .query_row((node_row(place), 32 * u32::from(place.level) + 1), |row| row.get(0))
 }
 
+/// What in the schema is not as this program makes it: a trigger or a view could change what
+/// is read and written.
+pub(crate) fn foreign_schema(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    fn schema(connection: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
+        connection
+            .prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_master ORDER BY type, name")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect()
+    }
+    let own = Connection::open_in_memory()?;
+    own.execute_batch(TABLES)?;
+    let (own, found) = (schema(&own)?, schema(connection)?);
+    let strange = found.iter().find(|entry| !own.contains(entry));
+    let missing = own.iter().find(|entry| !found.contains(entry));
+    Ok(strange.or(missing).map(|(kind, name, _)| {
+        format!("the {kind} `{name}` is missing, or not as Countersign makes it")
+    }))
+}
+
 /// Takes up the tree where the last checkpoint left it, and holds the two against each other.
 pub(crate) fn load_frontier(
     path: &Path,
@@ -192,6 +211,9 @@ pub(crate) fn load_frontier(
 ) -> Result<(Frontier, String), OpenError> {
     let damaged = |what: String| OpenError::Damaged { path: path.to_owned(), what };
     let sql = |e: rusqlite::Error| OpenError::sql(path, &e);
+    if let Some(what) = foreign_schema(connection).map_err(sql)? {
+        return Err(damaged(what));
+    }
     let verdict: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sql)?;
     if verdict != "ok" {
@@ -221,9 +243,17 @@ pub(crate) fn load_frontier(
     }
     let checkpoint = Checkpoint::open(&note, key)
         .map_err(|source| OpenError::OtherKey { path: path.to_owned(), source })?;
-    let frontier = Frontier::load(size, |place| node(connection, place)).map_err(sql)?;
+    // Whoever starts from these records believes them, so every one is held against the root.
+    let mut frontier = Frontier::default();
+    let mut rows =
+        connection.prepare("SELECT seq, bytes FROM records ORDER BY seq").map_err(sql)?;
+    let mut rows = rows.query([]).map_err(sql)?;
+    while let Some(row) = rows.next().map_err(sql)? {
+        let bytes = row.get_ref(1).and_then(|bytes| Ok(bytes.as_bytes()?)).map_err(sql)?;
+        frontier.push(leaf_hash(bytes), |_, _| ());
+    }
     if checkpoint.size != size || checkpoint.root != frontier.root() {
-        return Err(damaged("its tree does not have the root that was signed".to_owned()));
+        return Err(damaged("its records do not have the root that was signed".to_owned()));
     }
     Ok((frontier, note))
 }

@@ -77,6 +77,9 @@ impl LogReader {
         limit: usize,
         call: Option<&str>,
     ) -> Result<Vec<Stored>, OpenError> {
+        if i64::try_from(from).is_err() {
+            return Ok(Vec::new());
+        }
         self.select(from, limit, call).map_err(|e| OpenError::sql(&self.path, &e))
     }
 
@@ -158,6 +161,9 @@ fn walk(
     verifier: &mut Verifier<'_>,
     progress: &mut impl FnMut(u64, u64),
 ) -> rusqlite::Result<()> {
+    if let Some(what) = open::foreign_schema(db)? {
+        verifier.finding(Rule::StoreDamaged, 0, None, what);
+    }
     let total = db.query_row("SELECT count(*) FROM records", [], |row| row.get(0))?;
     let mut records = db.prepare(
         "SELECT seq, record_id, call, bytes, nodes, checkpoint FROM records ORDER BY seq",

@@ -281,6 +281,26 @@ async fn nothing_is_recorded_without_a_signature() {
 }
 
 #[tokio::test]
+async fn a_changed_record_or_schema_is_not_built_on() {
+    let cases = [
+        "UPDATE records SET bytes = CAST(replace(bytes, 'reason', 'season') AS BLOB) WHERE seq = 2",
+        "CREATE TRIGGER t AFTER INSERT ON contents BEGIN DELETE FROM contents; END",
+        "CREATE TABLE extra (id INTEGER PRIMARY KEY)",
+        "DROP INDEX records_by_call",
+    ];
+    for sql in cases {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path(), 4).await;
+        let path = dir.path().join("journal.db");
+        rusqlite::Connection::open(&path).unwrap().execute(sql, []).unwrap();
+        let error = SqliteJournal::open(&path, key(), None).err();
+        assert!(matches!(error, Some(OpenError::Damaged { .. })), "{sql}: {error:?}");
+        let report = LogReader::open(&path).unwrap().verify(key().public(), |_, _| ()).unwrap();
+        assert!(!report.ok, "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn a_live_database_can_be_read_and_verified() {
     let (journal, dir) = fresh();
     journal.append(batch(&["a", "b"])).await.unwrap();
