@@ -120,8 +120,14 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     .await
     .map_err(|error| Failure::of(&error))?;
     let base = format!("http://{}", server.address());
-    let console =
-        server.console_link(&[Role::Approver, Role::Admin]).map_err(|error| Failure::of(&error))?;
+    // With --stdio, whoever reads this is the agent's own client: it gets nothing by which it
+    // could decide.
+    let console = match stdio {
+        true => None,
+        false => server
+            .console_link(&[Role::Approver, Role::Admin])
+            .map_err(|error| Failure::of(&error))?,
+    };
     // Only if it still is one: principals may have been configured since it was made.
     let agent = state::token(&loaded.state, "agent").filter(|token| {
         let digest = Digest::of(token.as_bytes());

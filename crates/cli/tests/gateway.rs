@@ -166,6 +166,69 @@ fn nothing_of_the_gateways_own_may_lie_where_tools_work() {
 }
 
 #[test]
+fn a_hostile_repository_starts_no_program_in_a_call_that_nobody_approved() {
+    let world = World::new();
+    let marker = world.dir.path().join("marker");
+    let command = format!("ext::sh -c touch${{IFS}}{}", marker.display());
+    let git = world.root().join("proj/.git");
+    for dir in ["objects", "refs/heads"] {
+        std::fs::create_dir_all(git.join(dir)).unwrap();
+    }
+    std::fs::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    std::fs::write(git.join("refs/heads/main"), format!("{}\n", "1".repeat(40))).unwrap();
+    std::fs::write(
+        git.join("config"),
+        format!(
+            "[core]\nrepositoryformatversion = 1\n[extensions]\npartialClone = o\n\
+             [remote \"o\"]\npromisor = true\nurl = \"{command}\"\n\
+             [protocol \"ext\"]\nallow = always\n"
+        ),
+    )
+    .unwrap();
+    let _gateway = world.start();
+    let answer = world.json(&["call", "git_log", "--args", r#"{"repository": "proj"}"#]);
+    assert_eq!(answer["envelope"]["status"], "error", "{answer}");
+    assert!(!marker.exists(), "git_log ran a program that the repository named: {answer}");
+    for tool in ["git_status", "git_diff"] {
+        let mut call = world.spawn_call(tool, &json!({"repository": "proj"}));
+        world.held(tool);
+        call.kill().unwrap();
+        call.wait().unwrap();
+    }
+    let to = json!({"from": "notes.md", "to": "proj/.git/config"}).to_string();
+    let answer = world.json(&["call", "move_file", "--args", &to]);
+    assert_eq!(answer["envelope"]["results"]["denied"]["code"], "bad_arguments", "{answer}");
+}
+
+#[test]
+fn the_agents_client_on_stdio_is_told_nothing_by_which_it_could_decide() {
+    let world = World::new();
+    let mut args = world.serve_args();
+    args.push("--stdio".to_owned());
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let output = world.run(&args);
+    let said =
+        String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("\"mcp\""), "{said}");
+    assert!(!said.contains("code=") && !said.contains("cs_approver"), "{said}");
+}
+
+#[test]
+fn a_token_goes_only_to_a_gateway_that_runs() {
+    let world = World::new();
+    let gateway = world.start();
+    let at =
+        gateway.mcp().strip_prefix("http://").unwrap().strip_suffix("/mcp").unwrap().to_owned();
+    gateway.kill();
+    let squatter = std::net::TcpListener::bind(&at).unwrap();
+    squatter.set_nonblocking(true).unwrap();
+    let output = world.run(&["approvals", "list"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no gateway is running"));
+    assert!(squatter.accept().is_err(), "somebody else was asked");
+}
+
+#[test]
 fn a_second_gateway_on_the_same_database_is_refused() {
     let world = World::new();
     let _gateway = world.start();

@@ -398,16 +398,20 @@ fn the_examples_plan() {
         (
             "git_log",
             r#"{"repository": "my repo", "limit": 500, "revision": "main~3", "path": "src"}"#,
-            "git --no-pager --no-optional-locks -C 'my repo' --git-dir=.git --work-tree=. \
-             -c core.hooksPath=/dev/null -c core.fsmonitor=false -c protocol.allow=never log --no-color --no-ext-diff \
+            "git --no-pager --no-optional-locks -C 'my repo' --git-dir=.git/ --work-tree=. \
+             -c core.hooksPath=/dev/null -c core.fsmonitor=false -c protocol.allow=never -c protocol.ext.allow=never \
+             -c protocol.file.allow=never -c protocol.git.allow=never -c protocol.http.allow=never \
+             -c protocol.https.allow=never -c protocol.ssh.allow=never log --no-color --no-ext-diff \
              --no-textconv --no-show-signature --max-count=200 --date=short \
              '--format=%h %ad %an: %s' --end-of-options 'main~3' -- src",
         ),
         (
             "git_diff",
             r#"{"staged": true}"#,
-            "git --no-pager --no-optional-locks -C . --git-dir=.git --work-tree=. \
-             -c core.hooksPath=/dev/null -c core.fsmonitor=false -c protocol.allow=never diff --no-color --no-ext-diff \
+            "git --no-pager --no-optional-locks -C . --git-dir=.git/ --work-tree=. \
+             -c core.hooksPath=/dev/null -c core.fsmonitor=false -c protocol.allow=never -c protocol.ext.allow=never \
+             -c protocol.file.allow=never -c protocol.git.allow=never -c protocol.http.allow=never \
+             -c protocol.https.allow=never -c protocol.ssh.allow=never diff --no-color --no-ext-diff \
              --no-textconv --ignore-submodules=all --staged --",
         ),
         (
@@ -440,7 +444,7 @@ fn the_examples_plan() {
         assert_eq!(render_command(&planned.plan), expected);
     }
     let waiting: Vec<_> = set.iter().filter(|m| m.human_approval()).map(Manifest::name).collect();
-    assert_eq!(waiting, ["create_directory", "git_commit", "move_file"]);
+    assert_eq!(waiting, ["create_directory", "git_commit", "git_diff", "git_status", "move_file"]);
     for (tool, args) in [
         ("git_log", r#"{"revision": "--output=x"}"#),
         ("git_log", r#"{"repository": "../other"}"#),

@@ -256,8 +256,7 @@ async fn make_call(
     body: Bytes,
 ) -> Answer<CallAnswer> {
     require(&gateway, &caller, &[Role::Agent], "calling a tool").await?;
-    let call: NewCall = serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_request", error.to_string()))?;
+    let call: NewCall = object(&body)?;
     if gateway.stopping.is_cancelled() {
         let error = "the gateway is stopping; try again";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error));
