@@ -35,7 +35,7 @@ enum Step {
     Doctest,
     /// Documentation
     Doc,
-    /// Packages for crates.io
+    /// Packages for the crate registry
     Package,
     /// The built program against real clients
     E2e,

@@ -134,7 +134,7 @@ fn check_crates(crates: &[Crate], table: &BTreeMap<String, Row>) -> Vec<String> 
         for dependency in elsewhere {
             problems.push(format!(
                 "{name} -> {dependency}: comes from git or from a folder outside the workspace; \
-                 use a release from crates.io"
+                 use a release from the crate registry"
             ));
         }
         let Some(row) = table.get(name) else {

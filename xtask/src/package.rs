@@ -1,4 +1,4 @@
-//! Checks that every publishable crate can be packaged for crates.io.
+//! Checks that every publishable crate can be packaged for the crate registry.
 
 use crate::{Outcome, process, terminal, workspace};
 use cargo_metadata::Package;
@@ -26,7 +26,7 @@ pub(crate) fn run() -> Outcome {
     Ok(())
 }
 
-/// What crates.io would refuse, or what its page would lack.
+/// What the registry would refuse, or what its page would lack.
 fn describe(package: &Package) -> Vec<String> {
     let mut problems = Vec::new();
     let mut require = |fine: bool, problem: &str| {

@@ -2,10 +2,9 @@
 //! refusals in the form that MCP clients show to people.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -16,10 +15,7 @@ use serde_json::json;
 
 use super::sessions::{DELETING, Sessions};
 use crate::auth::Principal;
-
-/// Bytes of a body over the limit that are read away before the answer: a client that is
-/// still sending when it is refused sees a broken connection and not the reason.
-const READ_AWAY: usize = 64 << 20;
+use crate::body::{self, BodyError};
 
 const SESSION: &str = "mcp-session-id";
 
@@ -31,7 +27,6 @@ const NO_SESSION: i32 = -32001;
 pub(crate) struct Gate {
     pub(crate) sessions: Sessions,
     pub(crate) max_body_bytes: usize,
-    pub(crate) body_timeout: Duration,
 }
 
 pub(crate) async fn gate(
@@ -65,21 +60,25 @@ pub(crate) async fn gate(
     }
     if method == Method::POST {
         let body = std::mem::take(request.body_mut());
-        let read = read(body, gate.max_body_bytes);
-        match tokio::time::timeout(gate.body_timeout, read).await {
-            Ok(Ok(bytes)) => {
+        match body::read(body, gate.max_body_bytes, body::TIMEOUT).await {
+            Ok(bytes) => {
                 if let Some(refused) = malformed(request.headers(), &bytes) {
                     return refused;
                 }
                 *request.body_mut() = Body::from(bytes);
             }
-            Ok(Err(refused)) => return refused,
-            Err(_) => {
-                let text = "the request body took too long";
-                let mut refused = refusal(StatusCode::REQUEST_TIMEOUT, INVALID, text);
-                // The rest of the body may still be on its way.
-                let close = HeaderValue::from_static("close");
-                refused.headers_mut().insert(header::CONNECTION, close);
+            Err(error) => {
+                let status = match error {
+                    BodyError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+                    BodyError::Broken => StatusCode::BAD_REQUEST,
+                    BodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+                };
+                let mut refused = refusal(status, INVALID, &error.to_string());
+                if error == BodyError::TooSlow {
+                    // The rest of the body may still be on its way.
+                    let close = HeaderValue::from_static("close");
+                    refused.headers_mut().insert(header::CONNECTION, close);
+                }
                 return refused;
             }
         }
@@ -120,30 +119,6 @@ fn is(headers: &HeaderMap, kind: &str) -> bool {
     value.is_some_and(|value| {
         value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
     })
-}
-
-async fn read(body: Body, max: usize) -> Result<Bytes, Response> {
-    let mut stream = body.into_data_stream();
-    let (mut all, mut seen) = (Vec::new(), 0_usize);
-    while let Some(data) = stream.next().await {
-        let Ok(data) = data else {
-            let text = "the request body broke off";
-            return Err(refusal(StatusCode::BAD_REQUEST, INVALID, text));
-        };
-        seen = seen.saturating_add(data.len());
-        if seen > READ_AWAY.max(max) {
-            break;
-        } else if seen > max {
-            all = Vec::new();
-        } else {
-            all.extend_from_slice(&data);
-        }
-    }
-    if seen > max {
-        let text = format!("the message is larger than {max} bytes");
-        return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, INVALID, &text));
-    }
-    Ok(all.into())
 }
 
 /// rmcp does not tell JSON that is broken from a wrong kind of content.

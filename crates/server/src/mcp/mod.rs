@@ -37,8 +37,6 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct McpConfig {
     /// Bytes of one message.
     pub(crate) max_body_bytes: usize,
-    /// How long a client may take to send one.
-    pub(crate) body_timeout: Duration,
     /// A session ends this long after its last request or call, unless a call is pending.
     pub(crate) idle: Duration,
     /// Values of `Host` that are answered, with or without a port. When empty: only the names
@@ -52,7 +50,6 @@ impl Default for McpConfig {
     fn default() -> Self {
         Self {
             max_body_bytes: 4 << 20,
-            body_timeout: Duration::from_secs(15),
             idle: Duration::from_secs(60 * 60),
             allowed_hosts: Vec::new(),
             sse_keep_alive: Duration::from_secs(15),
@@ -95,11 +92,7 @@ pub(crate) fn service(gateway: Arc<Gateway>, config: McpConfig) -> (Router, Sess
         Arc::new(sessions.clone()),
         http,
     );
-    let gate = body::Gate {
-        sessions: sessions.clone(),
-        max_body_bytes: config.max_body_bytes,
-        body_timeout: config.body_timeout,
-    };
+    let gate = body::Gate { sessions: sessions.clone(), max_body_bytes: config.max_body_bytes };
     let router = Router::new()
         .route_service("/mcp", mcp)
         .layer(middleware::from_fn_with_state(Arc::new(gate), body::gate));
