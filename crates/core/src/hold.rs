@@ -7,45 +7,69 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::id::{AgentId, ApprovalRequestId};
-use crate::refs::words;
+use crate::word::words;
 
 words! {
     /// What is being held.
-    #[allow(missing_docs)]
-    HoldKind { ToolCall, Delegate, Schedule, Other }
+    HoldKind {
+        /// A call of a tool.
+        ToolCall = "tool_call",
+        /// Work for another agent.
+        Delegate = "delegate",
+        /// Something to happen later.
+        Schedule = "schedule",
+        /// Whatever the asker says it is.
+        Other = "other",
+    }
 }
 
 words! {
     /// Where a hold stands. All but `pending` are final.
     HoldStatus {
         /// Waiting for a decision.
-        Pending,
+        Pending = "pending",
         /// Released by a person.
-        Approved,
+        Approved = "approved",
         /// Refused, by a person or because the decision could not be recorded.
-        Denied,
+        Denied = "denied",
         /// Its deadline came first.
-        Expired,
+        Expired = "expired",
         /// Whoever asked went away.
-        Cancelled,
+        Cancelled = "cancelled",
         /// Found after a restart with its deadline already past.
-        RecoveryRequired,
+        RecoveryRequired = "recovery_required",
     }
 }
 
 words! {
     /// Where a decision was made.
-    #[allow(missing_docs)]
-    Surface { Tui, Rest, Chat, Terminal, Cli, Mcp, Web, Webhook }
+    Surface {
+        /// The terminal screen.
+        Tui = "tui",
+        /// The REST API, by a program.
+        Rest = "rest",
+        /// A chat application.
+        Chat = "chat",
+        /// A prompt in a terminal.
+        Terminal = "terminal",
+        /// The command line.
+        Cli = "cli",
+        /// An MCP client.
+        Mcp = "mcp",
+        /// The console in a browser.
+        Web = "web",
+        /// A link in a notification.
+        Webhook = "webhook",
+    }
 }
 
 words! {
     /// The two answers.
     DecisionKind {
         /// Release the call.
-        Approve,
+        Approve = "approve",
         /// Refuse it.
-        Deny,
+        Deny = "deny",
     }
 }
 
@@ -86,6 +110,22 @@ pub struct Decision {
     /// Why; a missing reason reads as `null` and is written as such.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Later calls an approval covers too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantTerms>,
+}
+
+/// What an approver lets later calls of the same agent, session and tool differ in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantTerms {
+    /// How many later calls; at least 1.
+    pub max_uses: u64,
+    /// Milliseconds from the decision on; at least 1.
+    pub valid_for_ms: u64,
+    /// Arguments that may have another value. All others must be as they were shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub any_value_of: Vec<String>,
 }
 
 /// Who answered, and where.

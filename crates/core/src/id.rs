@@ -3,10 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest identifier, in bytes.
 pub const MAX_LEN: usize = 512;
+
+/// Longest [`RecordId`], in bytes: it is made of other identifiers and the words between them.
+pub const MAX_RECORD_ID_LEN: usize = 4 * MAX_LEN;
 
 /// Why a text is no identifier. Names the kind of identifier and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,13 +21,15 @@ pub enum IdError {
         /// The identifier type.
         kind: &'static str,
     },
-    /// The text has more than [`MAX_LEN`] bytes.
-    #[error("{kind} has {len} bytes, at most {MAX_LEN} are allowed")]
+    /// The text has too many bytes.
+    #[error("{kind} has {len} bytes, at most {max} are allowed")]
     TooLong {
         /// The identifier type.
         kind: &'static str,
         /// Bytes found.
         len: usize,
+        /// Bytes allowed.
+        max: usize,
     },
     /// A control character would let an identifier forge a line in a log or a terminal.
     #[error("{kind} has a control character at byte {at}")]
@@ -35,12 +41,16 @@ pub enum IdError {
     },
 }
 
-fn check(kind: &'static str, text: &str) -> Result<(), IdError> {
+fn check(kind: &'static str, text: &str, max: usize) -> Result<(), IdError> {
     if text.is_empty() {
         return Err(IdError::Empty { kind });
     }
-    if text.len() > MAX_LEN {
-        return Err(IdError::TooLong { kind, len: text.len() });
+    if text.len() > max {
+        return Err(IdError::TooLong { kind, len: text.len(), max });
+    }
+    // Above the ASCII ones, the control characters are U+0080 to U+009F: C2 and one byte more.
+    if text.bytes().all(|byte| byte >= 0x20 && byte != 0x7f && byte != 0xc2) {
+        return Ok(());
     }
     match text.char_indices().find(|(_, c)| c.is_control()) {
         Some((at, _)) => Err(IdError::Control { kind, at }),
@@ -49,11 +59,10 @@ fn check(kind: &'static str, text: &str) -> Result<(), IdError> {
 }
 
 macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $max:expr;)*) => {$(
         $(#[$doc])*
         ///
-        /// 1 to 512 bytes without control characters, checked on reading too. Clones share
-        /// one allocation.
+        /// Without control characters, checked on reading too. Clones share one allocation.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
@@ -61,10 +70,11 @@ macro_rules! ids {
             /// Checks the text.
             ///
             /// # Errors
-            /// When it is empty, longer than 512 bytes or has a control character.
+            /// When it is empty, has a control character, or is longer than [`MAX_LEN`] bytes
+            /// ([`MAX_RECORD_ID_LEN`] for a [`RecordId`]).
             pub fn new(text: impl AsRef<str>) -> Result<Self, IdError> {
                 let text = text.as_ref();
-                check(stringify!($name), text)?;
+                check(stringify!($name), text, $max)?;
                 Ok(Self(Arc::from(text)))
             }
 
@@ -102,44 +112,125 @@ macro_rules! ids {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
-                Self::new(text).map_err(serde::de::Error::custom)
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str(concat!("the text of a ", stringify!($name)))
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::new(text).map_err(E::custom)
+                    }
+                }
+                from.deserialize_str(Text)
             }
         }
     )*};
 }
 
+macro_rules! as_ref_id {
+    ($($name:ident)*) => {$(
+        impl From<&$name> for RefId {
+            /// Every such id fits: the rules are the same. The text is shared, not copied.
+            fn from(id: &$name) -> Self {
+                Self(Arc::clone(&id.0))
+            }
+        }
+    )*};
+}
+
+as_ref_id! {
+    AgentId RunId SessionId TurnId AttemptId EffectId ToolCallId ApprovalRequestId ContentRef
+    ContextItemId ContextProjectionId MessageId IdempotencyKey DedupeKey EventId SpanId
+    JournalCursor HookId HookExecutorRef
+}
+
 ids! {
     /// A principal that calls tools.
-    AgentId;
+    AgentId, MAX_LEN;
     /// One MCP session, or one command-line call; its start and end are records.
-    RunId;
+    RunId, MAX_LEN;
     /// The client's own session, where it has one beside the run.
-    SessionId;
+    SessionId, MAX_LEN;
     /// The position of a call in its run.
-    TurnId;
+    TurnId, MAX_LEN;
     /// One try of a turn.
-    AttemptId;
+    AttemptId, MAX_LEN;
     /// What one call does to the world: one intent, one result.
-    EffectId;
+    EffectId, MAX_LEN;
     /// One tool call.
-    ToolCallId;
+    ToolCallId, MAX_LEN;
     /// The record that asks for approval; also the id of the hold that waits for it.
-    ApprovalRequestId;
+    ApprovalRequestId, MAX_LEN;
     /// Content stored beside the log. Countersign's own are `sha256:` digests.
-    ContentRef;
+    ContentRef, MAX_LEN;
+    /// A piece of context that compaction must not drop, as a hook names it.
+    ContextItemId, MAX_LEN;
+    /// One assembly of context for a model, as a turn's record names it.
+    ContextProjectionId, MAX_LEN;
+    /// A message a turn began or ended with.
+    MessageId, MAX_LEN;
     /// A caller's name for one intended effect; sent again, it is the same effect.
-    IdempotencyKey;
+    IdempotencyKey, MAX_LEN;
     /// A caller's name under which repeated deliveries fall together.
-    DedupeKey;
+    DedupeKey, MAX_LEN;
+    /// An event of a live stream, as an error names its cause.
+    EventId, MAX_LEN;
+    /// A span of a trace, as an error names its cause.
+    SpanId, MAX_LEN;
+    /// A place in a journal, `journal.` and the sequence number: see [`JournalCursor::at`].
+    JournalCursor, MAX_LEN;
     /// A hook as it was registered.
-    HookId;
+    HookId, MAX_LEN;
     /// The code behind a hook.
-    HookExecutorRef;
+    HookExecutorRef, MAX_LEN;
     /// One record of the journal, unique in it for ever.
-    RecordId;
+    RecordId, MAX_RECORD_ID_LEN;
     /// What a reference points at; its kind stands beside it.
-    RefId;
+    RefId, MAX_LEN;
+}
+
+impl JournalCursor {
+    /// The cursor of the record with this sequence number.
+    #[must_use]
+    pub fn at(seq: u64) -> Self {
+        Self(Arc::from(format!("journal.{seq}")))
+    }
+
+    /// The sequence number, if the cursor has the form of [`at`](Self::at).
+    #[must_use]
+    pub fn seq(&self) -> Option<u64> {
+        let digits = self.0.strip_prefix("journal.")?;
+        let seq = digits.parse().ok()?;
+        (digits == u64::to_string(&seq)).then_some(seq)
+    }
+}
+
+/// Which runtime, tools and rules were in force: a text that only equality is asked of.
+///
+/// Unlike the identifiers it may be empty and is not checked, as in the peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RuntimePackageFingerprint(Arc<str>);
+
+impl RuntimePackageFingerprint {
+    /// Takes the text as it is.
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RuntimePackageFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +247,8 @@ mod tests {
             ("a\u{7f}", false),
             ("a\u{85}b", false),
             ("é", true),
+            ("Â£", true),
+            ("\u{a0}", true),
             (&long[..MAX_LEN], true),
             (&long, false),
         ] {
@@ -163,6 +256,21 @@ mod tests {
             let json = serde_json::to_string(text).unwrap();
             assert_eq!(serde_json::from_str::<RunId>(&json).is_ok(), ok, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_cursor_tells_its_place() {
+        for (text, seq) in [
+            ("journal.1", Some(1)),
+            ("journal.18446744073709551615", Some(u64::MAX)),
+            ("journal.01", None),
+            ("journal.+1", None),
+            ("journal.", None),
+            ("1", None),
+        ] {
+            assert_eq!(JournalCursor::new(text).unwrap().seq(), seq, "{text}");
+        }
+        assert_eq!(JournalCursor::at(7).as_str(), "journal.7");
     }
 
     #[test]

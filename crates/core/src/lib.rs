@@ -9,6 +9,7 @@
 pub mod approval;
 pub mod digest;
 pub mod effect;
+pub mod error;
 pub mod hold;
 pub mod hook;
 pub mod id;
@@ -18,3 +19,4 @@ pub mod refs;
 pub mod story;
 pub mod text;
 pub mod tool;
+mod word;

@@ -3,58 +3,171 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::RefId;
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$vdoc])* $variant),* }
-
-        impl $name {
-            /// Every word, in the order of the contract.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-        }
-    };
-}
-pub(crate) use words;
+use crate::word::words;
 
 words! {
     /// What an [`EntityRef`] points at.
-    #[allow(missing_docs)]
     EntityKind {
-        Run, Turn, Attempt, Agent, AgentPool, Topic, Event, Message, WakeCondition,
-        ContextContribution, ContextItem, ContextProjection, Content, Artifact, Capability,
-        PackageSidecar, RuntimePackage, PolicyDecision, Effect, EffectIntent, EffectResult,
-        ToolCall, ApprovalRequest, StreamRule, RealtimeSession, Hook, ExecutionEnvironment,
-        ChildArtifact, SubagentRun, ExtensionAction, OutputDelivery,
+        /// One MCP session, or one command-line call.
+        Run = "run",
+        /// A step of a run.
+        Turn = "turn",
+        /// One try of a turn.
+        Attempt = "attempt",
+        /// A principal that calls tools.
+        Agent = "agent",
+        /// Agents that share work.
+        AgentPool = "agent_pool",
+        /// What a pool's messages are sorted by.
+        Topic = "topic",
+        /// An entry of a live stream.
+        Event = "event",
+        /// What a person or model said.
+        Message = "message",
+        /// What a sleeping run waits for.
+        WakeCondition = "wake_condition",
+        /// What one source added to a model's context.
+        ContextContribution = "context_contribution",
+        /// One piece of that context.
+        ContextItem = "context_item",
+        /// The context as one model call got it.
+        ContextProjection = "context_projection",
+        /// Bytes stored beside the log.
+        Content = "content",
+        /// A file or document that was made.
+        Artifact = "artifact",
+        /// What an agent is registered to do.
+        Capability = "capability",
+        /// A document that describes part of a runtime package.
+        PackageSidecar = "package_sidecar",
+        /// The tools, rules and settings of a run, frozen.
+        RuntimePackage = "runtime_package",
+        /// What a rule decided.
+        PolicyDecision = "policy_decision",
+        /// What a call does to the world.
+        Effect = "effect",
+        /// The announcement of an effect.
+        EffectIntent = "effect_intent",
+        /// The end of an effect.
+        EffectResult = "effect_result",
+        /// One call of a tool.
+        ToolCall = "tool_call",
+        /// A question to a person; the hold that waits has its id.
+        ApprovalRequest = "approval_request",
+        /// A rule over a live stream.
+        StreamRule = "stream_rule",
+        /// A live voice or video session.
+        RealtimeSession = "realtime_session",
+        /// A hook as it was registered.
+        Hook = "hook",
+        /// Where a process is confined.
+        ExecutionEnvironment = "execution_environment",
+        /// What a run left running behind it.
+        ChildArtifact = "child_artifact",
+        /// The run of an agent that another started.
+        SubagentRun = "subagent_run",
+        /// What an extension does on its own.
+        ExtensionAction = "extension_action",
+        /// A result on its way to whoever gets it.
+        OutputDelivery = "output_delivery",
     }
 }
 
 words! {
     /// What kind of party something came from.
-    #[allow(missing_docs)]
     SourceKind {
-        Sdk, Host, User, System, Developer, Memory, Compaction, Hook, Extension, Tool,
-        RemoteChannel, ScheduledTask, Subagent, ExternalRuntime, Replay,
+        /// The runtime itself.
+        Sdk = "sdk",
+        /// The program the runtime lives in.
+        Host = "host",
+        /// A person.
+        User = "user",
+        /// The system prompt.
+        System = "system",
+        /// Whoever built the agent.
+        Developer = "developer",
+        /// What an agent remembered.
+        Memory = "memory",
+        /// A summary that replaced context.
+        Compaction = "compaction",
+        /// A hook.
+        Hook = "hook",
+        /// An extension of the runtime.
+        Extension = "extension",
+        /// A tool and what it returned.
+        Tool = "tool",
+        /// A chat or phone line.
+        RemoteChannel = "remote_channel",
+        /// A clock.
+        ScheduledTask = "scheduled_task",
+        /// An agent that another started.
+        Subagent = "subagent",
+        /// A runtime of somebody else's, such as an MCP client.
+        ExternalRuntime = "external_runtime",
+        /// A journal that is read again.
+        Replay = "replay",
     }
 }
 
 words! {
     /// What kind of party something goes to.
-    #[allow(missing_docs)]
     DestinationKind {
-        Agent, AgentPool, Topic, Provider, ContextProjection, Journal, EventStream, Telemetry,
-        OutputSink, Host, User, RemoteChannel, Tool, Extension, Subagent, ExternalRuntime,
+        /// A principal that calls tools.
+        Agent = "agent",
+        /// Agents that share work.
+        AgentPool = "agent_pool",
+        /// Whoever listens to a topic.
+        Topic = "topic",
+        /// A model's provider.
+        Provider = "provider",
+        /// A model's context.
+        ContextProjection = "context_projection",
+        /// This journal.
+        Journal = "journal",
+        /// A live stream.
+        EventStream = "event_stream",
+        /// Metrics and traces.
+        Telemetry = "telemetry",
+        /// Where results are delivered.
+        OutputSink = "output_sink",
+        /// The program the runtime lives in.
+        Host = "host",
+        /// A person.
+        User = "user",
+        /// A chat or phone line.
+        RemoteChannel = "remote_channel",
+        /// What a tool acts on.
+        Tool = "tool",
+        /// An extension of the runtime.
+        Extension = "extension",
+        /// An agent that another started.
+        Subagent = "subagent",
+        /// A runtime of somebody else's.
+        ExternalRuntime = "external_runtime",
     }
 }
 
 words! {
     /// What a policy governs.
-    #[allow(missing_docs)]
     PolicyKind {
-        Approval, Permission, Sandbox, Context, Privacy, Retention, Redaction, RuntimePackage,
-        Host,
+        /// Which calls need a person.
+        Approval = "approval",
+        /// Which calls are allowed at all.
+        Permission = "permission",
+        /// How a process is confined.
+        Sandbox = "sandbox",
+        /// What a model may see.
+        Context = "context",
+        /// Who may see a record.
+        Privacy = "privacy",
+        /// How long content is kept.
+        Retention = "retention",
+        /// What a summary leaves out.
+        Redaction = "redaction",
+        /// What a package may contain.
+        RuntimePackage = "runtime_package",
+        /// Whatever the host decides.
+        Host = "host",
     }
 }
 
@@ -63,16 +176,16 @@ words! {
     #[derive(Default)]
     PrivacyClass {
         /// To anybody.
-        Public,
+        Public = "public",
         /// Inside the operator's organisation.
-        Internal,
+        Internal = "internal",
         /// The record may be shown, the content it points at needs its own permission.
         #[default]
-        ContentRefsOnly,
+        ContentRefsOnly = "content_refs_only",
         /// To named people only.
-        Sensitive,
+        Sensitive = "sensitive",
         /// To nobody through a surface.
-        Secret,
+        Secret = "secret",
     }
 }
 
@@ -81,18 +194,18 @@ words! {
     #[derive(Default)]
     RetentionClass {
         /// Not beyond the call.
-        Ephemeral,
+        Ephemeral = "ephemeral",
         /// Until the run ends.
-        RunScoped,
+        RunScoped = "run_scoped",
         /// Until the session ends.
-        SessionScoped,
+        SessionScoped = "session_scoped",
         /// Across restarts.
-        Durable,
+        Durable = "durable",
         /// Until somebody deletes it.
-        Persistent,
+        Persistent = "persistent",
         /// As the host decides.
         #[default]
-        HostPolicy,
+        HostPolicy = "host_policy",
     }
 }
 
@@ -101,18 +214,18 @@ words! {
     #[derive(Default)]
     TrustClass {
         /// Verified by the system itself.
-        Trusted,
+        Trusted = "trusted",
         /// Made by the runtime.
-        SdkGenerated,
+        SdkGenerated = "sdk_generated",
         /// Asserted by the host that embeds the runtime.
         #[default]
-        HostProvided,
+        HostProvided = "host_provided",
         /// Asserted by a person.
-        UserProvided,
+        UserProvided = "user_provided",
         /// From outside, plausible.
-        External,
+        External = "external",
         /// From outside, possibly hostile.
-        Untrusted,
+        Untrusted = "untrusted",
     }
 }
 

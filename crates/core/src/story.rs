@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::approval::{ApprovalDecision, ApprovalLifecycleStatus, ApprovalRecord};
+use crate::hook::{HookRecord, HookRecordPayload, HookResponseDecision};
 use crate::journal::{JournalPayload, JournalRecord};
 use crate::refs::SourceRef;
 use crate::text::reveal;
@@ -119,7 +120,14 @@ pub fn tell(record: &JournalRecord) -> Told {
         JournalPayload::Recovery(marker) => {
             ("Outcome unknown, needs a person", marker.recovery_reason.clone(), None)
         }
-        JournalPayload::Hook(hook) => ("Hook", hook.hook_id.to_string(), None),
+        JournalPayload::Hook(hook) => tell_hook(hook),
+        JournalPayload::Checkpoint(checkpoint) => {
+            ("Checkpoint", checkpoint.checkpoint_id.clone(), None)
+        }
+        JournalPayload::TurnLifecycle(turn) => ("Turn", turn.redacted_summary.clone(), None),
+        JournalPayload::TerminalResult(result) => {
+            ("Run has its result", result.terminal_status.clone(), None)
+        }
         JournalPayload::EffectIntent(intent) => {
             ("Effect announced", intent.redacted_summary.clone(), Some(name(&intent.source)))
         }
@@ -160,13 +168,21 @@ fn tell_approval(record: &ApprovalRecord) -> (&'static str, String, Option<Strin
             ApprovalDecision::Approved { actor_ref, reason, .. } => {
                 ("Approved", quote(reason), Some(name(actor_ref)))
             }
-            ApprovalDecision::ApprovedForSession { actor_ref } => {
-                ("Approved for the session", String::new(), Some(name(actor_ref)))
+            ApprovalDecision::ApprovedForSession { actor_ref, reason, grant, .. } => {
+                let covers = match grant {
+                    Some(grant) => format!("and up to {} later calls: ", grant.max_uses),
+                    None => String::new(),
+                };
+                let detail = format!("{covers}{}", quote(reason));
+                ("Approved for the session", detail, Some(name(actor_ref)))
             }
             ApprovalDecision::Denied { reason, actor_ref, .. } => {
                 ("Denied", quote(reason), actor_ref.as_ref().map(name))
             }
         },
+        ApprovalRecord::Denied { actor_ref: Some(actor), reason, .. } => {
+            ("Approval taken back", quote(reason), Some(name(actor)))
+        }
         ApprovalRecord::Denied { reason_code, .. } => {
             let why = match reason_code.as_str() {
                 "approval.timeout" => "nobody decided before the deadline",
@@ -180,6 +196,35 @@ fn tell_approval(record: &ApprovalRecord) -> (&'static str, String, Option<Strin
             ("Approval closed", effect_result.redacted_summary.clone(), None)
         }
     }
+}
+
+fn tell_hook(hook: &HookRecord) -> (&'static str, String, Option<String>) {
+    let at = |what: &str| match what {
+        "" => format!("{} at {}", hook.hook_id, hook.point),
+        what => format!("{} at {}: {what}", hook.hook_id, hook.point),
+    };
+    let (title, detail) = match &hook.payload {
+        HookRecordPayload::Registered { .. } => ("Hook registered", at("")),
+        HookRecordPayload::InvocationStarted { .. } => ("Hook invoked", at("")),
+        HookRecordPayload::Completed { elapsed_ms, .. } => {
+            ("Hook answered", at(&format!("after {elapsed_ms} ms")))
+        }
+        HookRecordPayload::TimedOut { elapsed_ms, .. } => {
+            ("Hook was late", at(&format!("given up after {elapsed_ms} ms")))
+        }
+        HookRecordPayload::Cancelled { .. } => ("Hook called off", at("")),
+        HookRecordPayload::Failed { redacted_summary, .. } => ("Hook failed", at(redacted_summary)),
+        HookRecordPayload::ResponseDecision { decision, response_class, .. } => {
+            let title = match decision {
+                HookResponseDecision::AcceptedJournaledBeforeApply => "Hook answer accepted",
+                HookResponseDecision::RejectedMutationRight
+                | HookResponseDecision::RejectedPointMatrix
+                | HookResponseDecision::RejectedPolicy => "Hook answer rejected",
+            };
+            (title, at(response_class.as_str()))
+        }
+    };
+    (title, detail, None)
 }
 
 fn tell_tool(tool: &ToolCallRecord) -> (&'static str, String, Option<String>) {

@@ -6,33 +6,34 @@ use serde_json::Value;
 use crate::digest::Digest;
 use crate::effect::{EffectClass, EffectIntent, EffectResult, EffectTerminalStatus, RiskClass};
 use crate::id::{ContentRef, HookId, IdempotencyKey, RefId, RunId, ToolCallId, TurnId};
-use crate::refs::{DestinationRef, PolicyRef, PrivacyClass, RetentionClass, SourceRef, words};
+use crate::refs::{DestinationRef, PolicyRef, PrivacyClass, RetentionClass, SourceRef};
+use crate::word::words;
 
 words! {
     /// How far a call has come.
     ToolCallStatus {
         /// It arrived.
-        Requested,
+        Requested = "requested",
         /// A hook changed its arguments.
-        RequestModified,
+        RequestModified = "request_modified",
         /// Its effect is announced and may have started.
-        IntentRecorded,
+        IntentRecorded = "intent_recorded",
         /// It succeeded.
-        Completed,
+        Completed = "completed",
         /// It ran and failed, or could not start.
-        Failed,
+        Failed = "failed",
         /// Its deadline came first.
-        TimedOut,
+        TimedOut = "timed_out",
         /// It was called off.
-        Cancelled,
+        Cancelled = "cancelled",
         /// It was refused; nothing happened.
-        DeniedBeforeExecution,
+        DeniedBeforeExecution = "denied_before_execution",
         /// A hook replaced its result.
-        ResultRewritten,
+        ResultRewritten = "result_rewritten",
         /// Nobody can say how it ended.
-        Unknown,
+        Unknown = "unknown",
         /// A person has to find out how it ended.
-        RecoveryRequired,
+        RecoveryRequired = "recovery_required",
     }
 }
 

@@ -24,7 +24,7 @@
 //!     rendering_digest: None,
 //! });
 //! let id = queue.pending()[0].id.clone();
-//! let decision = Decision { decision: DecisionKind::Approve, reason: None };
+//! let decision = Decision { decision: DecisionKind::Approve, reason: None, grant: None };
 //! let approver = Approver { surface: Surface::Cli, id: "ada".into(), display: "Ada".into() };
 //! queue.resolve(&id, decision, approver).await?;
 //! assert_eq!(waiting.outcome().await?.status, HoldStatus::Approved);

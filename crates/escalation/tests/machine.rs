@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 fn decide(decision: DecisionKind) -> Event {
     let approver = Approver { surface: Surface::Cli, id: "ada".into(), display: "Ada".into() };
-    Event::Decide(Decision { decision, reason: None }, approver)
+    Event::Decide(Decision { decision, reason: None, grant: None }, approver)
 }
 
 fn outcome() -> Outcome {

@@ -99,7 +99,7 @@ impl Bench {
         who: &str,
     ) -> Result<HoldStatus, ResolveError> {
         let approver = Approver { surface: Surface::Cli, id: who.into(), display: who.into() };
-        let decision = Decision { decision, reason: Some("because".into()) };
+        let decision = Decision { decision, reason: Some("because".into()), grant: None };
         self.queue.resolve(&id(n), decision, approver).await.map(|r| r.outcome.status)
     }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use countersign_core::approval::ApprovalRequest;
 use countersign_core::digest::Digest;
 use countersign_core::hold::{HeldAction, HoldKind, HoldStatus};
-use countersign_core::id::{AgentId, ApprovalRequestId, ToolCallId};
+use countersign_core::id::{AgentId, ApprovalRequestId, RuntimePackageFingerprint, ToolCallId};
 use countersign_escalation::{HoldRequest, Outcome, RecordError, Recorder, Waiting};
 use countersign_manifest::Manifest;
 use countersign_ports::clock::Clock;
@@ -43,7 +43,7 @@ pub(crate) type EarlierApprovals = HashMap<(AgentId, Digest), VecDeque<Earlier>>
 pub(crate) struct JournalRecorder {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) package: Arc<str>,
+    pub(crate) package: RuntimePackageFingerprint,
     pub(crate) requests: Mutex<HashMap<ApprovalRequestId, Arc<ApprovalRequest>>>,
 }
 

@@ -7,7 +7,7 @@ use countersign_audit::receipt::Receipt;
 use countersign_core::digest::Digest;
 use countersign_core::effect::EffectTerminalStatus;
 use countersign_core::hold::Approver;
-use countersign_core::id::{AgentId, ContentRef, RunId, ToolCallId};
+use countersign_core::id::{AgentId, ContentRef, RunId, RuntimePackageFingerprint, ToolCallId};
 use countersign_core::journal::EncodedDraft;
 use countersign_core::plan::RunLimits;
 use countersign_core::text::{reveal, visible};
@@ -63,7 +63,7 @@ struct Inner {
     manifests: ManifestSet,
     policy: Policy,
     policy_digest: Digest,
-    package: Arc<str>,
+    package: RuntimePackageFingerprint,
     queue: EscalationQueue,
     recorder: Arc<JournalRecorder>,
     earlier: Mutex<EarlierApprovals>,
@@ -117,17 +117,17 @@ impl Kernel {
     /// When the journal cannot be read or written.
     pub async fn start(parts: Parts) -> Result<(Self, Found), StartError> {
         let policy_digest = parts.policy.digest();
-        let package: Arc<str> = Digest::of(canonical(&json!({
+        let package = Digest::of(canonical(&json!({
             "version": parts.version,
             "manifests": parts.manifests.digest(),
             "policy": policy_digest,
         })))
-        .to_string()
-        .into();
+        .to_string();
+        let package = RuntimePackageFingerprint::new(package);
         let recorder = Arc::new(JournalRecorder {
             journal: Arc::clone(&parts.journal),
             clock: Arc::clone(&parts.clock),
-            package: Arc::clone(&package),
+            package: package.clone(),
             requests: Mutex::default(),
         });
         let queue = EscalationQueue::new(Arc::clone(&parts.clock), recorder.clone(), parts.limits);
@@ -180,7 +180,7 @@ impl Kernel {
         &*self.0.entropy
     }
 
-    pub(crate) fn package(&self) -> &str {
+    pub(crate) fn package(&self) -> &RuntimePackageFingerprint {
         &self.0.package
     }
 

@@ -1,8 +1,8 @@
 //! Building the records of a call. What stands where follows the record contract.
 
 use countersign_core::approval::{
-    ApprovalDecision, ApprovalDecisionKind, ApprovalLifecycleStatus, ApprovalRecord,
-    ApprovalRequest, DispatcherScope,
+    ApprovalDecision, ApprovalDecisionKind, ApprovalPart, ApprovalRecord, ApprovalRequest,
+    ApprovalTerminalStatus, DispatcherScope,
 };
 use countersign_core::digest::Digest;
 use countersign_core::effect::{
@@ -10,13 +10,12 @@ use countersign_core::effect::{
 };
 use countersign_core::hold::{Approver, DecisionKind, HoldStatus};
 use countersign_core::id::{
-    AgentId, ApprovalRequestId, ContentRef, EffectId, IdError, RecordId, RefId, RunId, ToolCallId,
-    TurnId,
+    AgentId, ApprovalRequestId, ContentRef, EffectId, IdError, RecordId, RefId, RunId,
+    RuntimePackageFingerprint, ToolCallId, TurnId,
 };
 use countersign_core::journal::{
-    EncodeError, EncodedDraft, EventIndexProjection, JournalDraft, JournalPayload, JournalRecord,
-    JournalRecordKind, RecoveryMarker, RunLifecycle, SCHEMA_VERSION, TOOL_CALL_KEY,
-    UnsafePendingEffect,
+    EncodeError, EncodedDraft, JournalDraft, JournalRecord, RecordBase, RecoveryMarker,
+    RunLifecycle, TOOL_CALL_KEY, UnsafePendingEffect,
 };
 use countersign_core::refs::{
     CorrelationEntry, DestinationKind, DestinationRef, EntityKind, EntityRef, PolicyKind,
@@ -44,84 +43,21 @@ pub(crate) enum BuildError {
 pub(crate) struct Base<'a> {
     pub(crate) run_id: &'a RunId,
     pub(crate) agent_id: &'a AgentId,
-    pub(crate) package: &'a str,
+    pub(crate) package: &'a RuntimePackageFingerprint,
     pub(crate) now: u64,
 }
 
-/// What differs between records of one base.
-struct Body {
-    id: String,
-    kind: JournalRecordKind,
-    event: &'static str,
-    subject: EntityRef,
-    source: SourceRef,
-    payload: JournalPayload,
-    family: &'static str,
-    turn: Option<TurnId>,
-    related: Vec<EntityRef>,
-    destination: Option<DestinationRef>,
-    call: Option<ToolCallId>,
-    tags: Vec<String>,
-    contents: Vec<ContentRef>,
-}
-
 impl Base<'_> {
-    fn draft(&self, body: Body) -> Result<EncodedDraft, BuildError> {
-        let keys: Vec<_> = body
-            .call
-            .iter()
-            .map(|call| CorrelationEntry { key: TOOL_CALL_KEY.into(), value: call.to_string() })
-            .collect();
-        let event_index = EventIndexProjection {
-            run_id: self.run_id.clone(),
-            session_id: None,
-            agent_id: self.agent_id.clone(),
-            turn_id: body.turn.clone(),
-            event_family: body.family.to_owned(),
-            event_kind: body.event.to_owned(),
-            source: body.source.clone(),
-            destination: body.destination.clone(),
-            subject_ref: body.subject.clone(),
-            // The peer's approval records leave the related references out of the index.
-            related_refs: match body.kind {
-                JournalRecordKind::Approval => Vec::new(),
-                _ => body.related.clone(),
-            },
-            correlation_keys: keys.clone(),
-            tags: body.tags.clone(),
-            privacy_class: PrivacyClass::default(),
-            delivery_semantics: "journal_backed".to_owned(),
-        };
-        let record = JournalRecord {
-            journal_schema_version: SCHEMA_VERSION,
-            journal_seq: 0,
-            record_id: RecordId::new(&body.id)?,
-            record_kind: body.kind,
-            run_id: self.run_id.clone(),
-            session_id: None,
-            agent_id: self.agent_id.clone(),
-            turn_id: body.turn,
-            attempt_id: None,
-            subject_ref: body.subject,
-            related_refs: body.related,
-            causal_refs: Vec::new(),
-            source: body.source,
-            destination: body.destination,
-            correlation_keys: keys,
-            tags: body.tags,
-            delivery_semantics: "journal_backed".to_owned(),
-            event_index,
+    pub(crate) fn record_base(&self, source: SourceRef) -> RecordBase {
+        RecordBase {
             timestamp_millis: self.now,
-            runtime_package_fingerprint: self.package.to_owned(),
-            privacy: PrivacyClass::default(),
-            content_refs: body.contents,
-            redaction_policy_id: "redaction.default".to_owned(),
-            idempotency_key: None,
-            dedupe_key: None,
-            checkpoint_ref: None,
-            payload: body.payload,
-        };
-        Ok(JournalDraft::new(record).encode()?)
+            ..RecordBase::new(
+                self.run_id.clone(),
+                self.agent_id.clone(),
+                source,
+                self.package.clone(),
+            )
+        }
     }
 
     /// A run started, ended, or had something happen to it outside a call.
@@ -132,52 +68,42 @@ impl Base<'_> {
         status: &str,
         reason: &str,
     ) -> Result<EncodedDraft, BuildError> {
-        self.draft(Body {
-            id: format!("journal.record.{}.{suffix}", self.run_id),
-            kind: JournalRecordKind::Run,
-            event,
-            subject: entity(EntityKind::Run, self.run_id.as_str())?,
-            source: host()?,
-            payload: JournalPayload::RunLifecycle(RunLifecycle {
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-            }),
-            family: "run",
-            turn: None,
-            related: Vec::new(),
-            destination: None,
-            call: None,
-            tags: vec!["run".to_owned()],
-            contents: Vec::new(),
-        })
+        let base = RecordBase { tags: vec!["run".to_owned()], ..self.record_base(host()?) };
+        let id = RecordId::new(format!("journal.record.{}.{suffix}", self.run_id))?;
+        let run = RunLifecycle { status: status.to_owned(), reason: reason.to_owned() };
+        encode(base.about_run(id, ("run", event), run.into()))
     }
 
     /// An effect was found with an intent and without a result.
     pub(crate) fn recovery(
         &self,
-        call: ToolCallId,
+        call: &ToolCallId,
         effect: UnsafePendingEffect,
     ) -> Result<EncodedDraft, BuildError> {
-        self.draft(Body {
-            id: format!("journal.record.recovery.{}", effect.effect_id),
-            kind: JournalRecordKind::Recovery,
-            event: "effect_outcome_unknown",
-            subject: entity(EntityKind::Effect, effect.effect_id.as_str())?,
-            source: host()?,
-            payload: JournalPayload::Recovery(RecoveryMarker {
-                unsafe_pending: vec![effect],
-                recovery_reason: "the gateway ended while the effect was under way".to_owned(),
-                policy_refs: Vec::new(),
-            }),
-            family: "recovery",
-            turn: None,
-            related: Vec::new(),
-            destination: None,
-            call: Some(call),
+        let base = RecordBase {
             tags: vec!["recovery".to_owned()],
-            contents: Vec::new(),
-        })
+            correlation_keys: of_call(call),
+            ..self.record_base(host()?)
+        };
+        let id = RecordId::new(format!("journal.record.recovery.{}", effect.effect_id))?;
+        let subject = EntityRef::new(EntityKind::Effect, RefId::from(&effect.effect_id));
+        let marker = RecoveryMarker {
+            unsafe_pending: vec![effect],
+            recovery_reason: "the gateway ended while the effect was under way".to_owned(),
+            policy_refs: Vec::new(),
+        };
+        let event = ("recovery", "effect_outcome_unknown");
+        encode(base.record(id, event, subject, Vec::new(), marker.into()))
     }
+}
+
+pub(crate) fn encode(record: JournalRecord) -> Result<EncodedDraft, BuildError> {
+    Ok(JournalDraft::new(record).encode()?)
+}
+
+/// The key by which all records of a call are found.
+pub(crate) fn of_call(call: &ToolCallId) -> Vec<CorrelationEntry> {
+    vec![CorrelationEntry { key: TOOL_CALL_KEY.to_owned(), value: call.to_string() }]
 }
 
 /// Everything the records of one call have in common.
@@ -243,7 +169,7 @@ impl CallFacts {
         Ok(())
     }
 
-    fn base<'a>(&'a self, package: &'a str, now: u64) -> Base<'a> {
+    fn base<'a>(&'a self, package: &'a RuntimePackageFingerprint, now: u64) -> Base<'a> {
         Base { run_id: &self.run_id, agent_id: &self.agent_id, package, now }
     }
 
@@ -259,14 +185,14 @@ impl CallFacts {
     pub(crate) fn tool_record(
         &self,
         step: ToolStep<'_>,
-        package: &str,
+        package: &RuntimePackageFingerprint,
         now: u64,
     ) -> Result<EncodedDraft, BuildError> {
         let effect_id = self.effect_id()?;
-        let subject = entity(EntityKind::ToolCall, self.call_id.as_str())?;
-        let mut related = vec![entity(EntityKind::Effect, effect_id.as_str())?];
+        let subject = EntityRef::new(EntityKind::ToolCall, RefId::from(&self.call_id));
+        let mut related = vec![EntityRef::new(EntityKind::Effect, RefId::from(&effect_id))];
         if let Some(id) = &self.approval {
-            related.push(entity(EntityKind::ApprovalRequest, id.as_str())?);
+            related.push(EntityRef::new(EntityKind::ApprovalRequest, RefId::from(id)));
         }
         let requested: Vec<_> = self.args_ref.iter().cloned().collect();
         let policy_refs = match &self.approval {
@@ -295,7 +221,7 @@ impl CallFacts {
                 terminal_status,
                 external_operation_id: None,
                 reconciliation_ref: None,
-                error_ref: step.error.map(RefId::new).transpose()?,
+                error_ref: step.error.map(str::to_owned),
                 content_refs: step.contents.to_vec(),
                 redacted_summary: step.summary.to_owned(),
             }),
@@ -309,7 +235,7 @@ impl CallFacts {
             None => requested.clone(),
             Some(_) => step.contents.to_vec(),
         };
-        let payload = JournalPayload::Tool(Box::new(ToolCallRecord {
+        let payload = ToolCallRecord {
             tool_call_id: self.call_id.clone(),
             run_id: self.run_id.clone(),
             turn_id: Some(self.turn_id.clone()),
@@ -344,22 +270,18 @@ impl CallFacts {
             effect_result,
             unsafe_pending_reason: None,
             fingerprint: self.fingerprint,
-        }));
-        self.base(package, now).draft(Body {
-            id: format!("journal.record.tool.{}.{part}", self.call_id),
-            kind: JournalRecordKind::Tool,
-            event,
-            subject,
-            source: self.source.clone(),
-            payload,
-            family: "tool",
-            turn: Some(self.turn_id.clone()),
-            related,
+        }
+        .into();
+        let base = RecordBase {
+            turn_id: Some(self.turn_id.clone()),
             destination: Some(self.destination()?),
-            call: Some(self.call_id.clone()),
+            correlation_keys: of_call(&self.call_id),
             tags: vec!["tool_execution".to_owned()],
-            contents,
-        })
+            ..self.base(package, now).record_base(self.source.clone())
+        };
+        let id = RecordId::new(format!("journal.record.tool.{}.{part}", self.call_id))?;
+        let record = base.record(id, ("tool", event), subject, related, payload);
+        encode(JournalRecord { content_refs: contents, ..record })
     }
 
     /// The question a person is asked.
@@ -369,7 +291,7 @@ impl CallFacts {
         rule: &Rule,
         rendering: &Rendering,
         timeout_ms: u64,
-        package: &str,
+        package: &RuntimePackageFingerprint,
         now: u64,
     ) -> Result<ApprovalRequest, IdError> {
         Ok(ApprovalRequest {
@@ -399,7 +321,7 @@ impl CallFacts {
             timeout_ms,
             allowed_decisions: vec![ApprovalDecisionKind::Approved, ApprovalDecisionKind::Denied],
             created_at_millis: now,
-            runtime_package_fingerprint: package.to_owned(),
+            runtime_package_fingerprint: package.clone(),
             fingerprint: self.fingerprint,
             rendering_digest: Some(rendering.digest()),
         })
@@ -417,58 +339,33 @@ pub(crate) struct ToolStep<'a> {
 
 fn approval_record(
     request: &ApprovalRequest,
-    part: &'static str,
-    event: &'static str,
+    part: ApprovalPart,
     record: ApprovalRecord,
-    package: &str,
+    package: &RuntimePackageFingerprint,
     now: u64,
 ) -> Result<EncodedDraft, BuildError> {
-    let base = Base { run_id: &request.run_id, agent_id: &request.agent_id, package, now };
-    let id = &request.approval_request_id;
-    base.draft(Body {
-        id: format!("journal.record.approval.{id}.{part}"),
-        kind: JournalRecordKind::Approval,
-        event,
-        subject: entity(EntityKind::ApprovalRequest, id.as_str())?,
-        source: request.source.clone(),
-        payload: JournalPayload::Approval(record),
-        family: "approval",
-        turn: Some(request.turn_id.clone()),
-        related: vec![entity(EntityKind::Effect, request.approval_dispatch_effect_id.as_str())?],
-        destination: Some(request.destination.clone()),
-        call: Some(request.tool_call_id.clone()),
-        tags: vec!["approval".to_owned()],
-        contents: vec![request.requested_args_ref.clone()],
-    })
+    let base = RecordBase {
+        correlation_keys: of_call(&request.tool_call_id),
+        runtime_package_fingerprint: package.clone(),
+        ..request.record_base(now)
+    };
+    encode(request.journal_record(base, part, record)?)
 }
 
-/// The two records that must be durable before anybody may see the hold.
+/// The two records that must be durable before anybody may see the question.
 pub(crate) fn approval_opening(
     request: &ApprovalRequest,
-    package: &str,
+    package: &RuntimePackageFingerprint,
     now: u64,
 ) -> Result<Vec<EncodedDraft>, BuildError> {
-    let request_id = request.approval_request_id.clone();
-    let effect_intent = EffectIntent {
-        effect_id: request.approval_dispatch_effect_id.clone(),
-        kind: EffectKind::ApprovalDispatch,
-        subject_ref: entity(EntityKind::ApprovalRequest, request_id.as_str())?,
-        source: request.source.clone(),
-        destination: Some(request.destination.clone()),
-        policy_refs: request.policy_refs.clone(),
-        idempotency_key: None,
-        dedupe_key: None,
-        content_refs: vec![request.requested_args_ref.clone()],
-        redacted_summary: format!(
-            "approval dispatch for {}: {}",
-            request.canonical_tool_name, request.redacted_args_summary
-        ),
-    };
     let requested = ApprovalRecord::Requested { request: Box::new(request.clone()) };
-    let intent = ApprovalRecord::DispatchIntent { request_id, effect_intent };
+    let intent = ApprovalRecord::DispatchIntent {
+        request_id: request.approval_request_id.clone(),
+        effect_intent: request.dispatch_intent(),
+    };
     Ok(vec![
-        approval_record(request, "requested", "approval_requested", requested, package, now)?,
-        approval_record(request, "intent", "approval_dispatch_intent", intent, package, now)?,
+        approval_record(request, ApprovalPart::Requested, requested, package, now)?,
+        approval_record(request, ApprovalPart::Intent, intent, package, now)?,
     ])
 }
 
@@ -476,28 +373,19 @@ pub(crate) fn approval_opening(
 pub(crate) fn approval_closing(
     request: &ApprovalRequest,
     outcome: &Outcome,
-    package: &str,
+    package: &RuntimePackageFingerprint,
     now: u64,
 ) -> Result<Vec<EncodedDraft>, BuildError> {
     let request_id = request.approval_request_id.clone();
-    let (lifecycle_status, effect, summary) = match outcome.status {
-        HoldStatus::Approved => {
-            (ApprovalLifecycleStatus::Approved, EffectTerminalStatus::Completed, "approved")
-        }
-        HoldStatus::Expired => {
-            (ApprovalLifecycleStatus::TimedOut, EffectTerminalStatus::TimedOut, "nobody decided")
-        }
-        HoldStatus::Cancelled => {
-            (ApprovalLifecycleStatus::Cancelled, EffectTerminalStatus::Cancelled, "called off")
-        }
+    let (status, summary) = match outcome.status {
+        HoldStatus::Approved => (ApprovalTerminalStatus::Approved, "approved"),
+        HoldStatus::Expired => (ApprovalTerminalStatus::TimedOut, "nobody decided"),
+        HoldStatus::Cancelled => (ApprovalTerminalStatus::Cancelled, "called off"),
         HoldStatus::RecoveryRequired => (
-            ApprovalLifecycleStatus::RecoveryRequired,
-            EffectTerminalStatus::TimedOut,
+            ApprovalTerminalStatus::RecoveryRequired,
             "its time ran out while the gateway was down",
         ),
-        HoldStatus::Denied | HoldStatus::Pending => {
-            (ApprovalLifecycleStatus::Denied, EffectTerminalStatus::DeniedBeforeExecution, "denied")
-        }
+        HoldStatus::Denied | HoldStatus::Pending => (ApprovalTerminalStatus::Denied, "denied"),
     };
     let answer = match &outcome.decision {
         Some((decision, approver)) => {
@@ -523,46 +411,37 @@ pub(crate) fn approval_closing(
                 },
             };
             let record = ApprovalRecord::Responded { request_id: request_id.clone(), decision };
-            approval_record(request, "responded", "approval_responded", record, package, now)?
+            approval_record(request, ApprovalPart::Responded, record, package, now)?
         }
         None => {
-            let reason_code = outcome.code.to_owned();
-            let record = ApprovalRecord::Denied { request_id: request_id.clone(), reason_code };
-            approval_record(request, "denied", "approval_denied", record, package, now)?
+            let record = ApprovalRecord::Denied {
+                request_id: request_id.clone(),
+                reason_code: outcome.code.to_owned(),
+                actor_ref: None,
+                reason: None,
+            };
+            approval_record(request, ApprovalPart::Denied, record, package, now)?
         }
     };
-    let recovered = outcome.status == HoldStatus::RecoveryRequired;
+    let part = match status {
+        ApprovalTerminalStatus::RecoveryRequired => ApprovalPart::Recovery,
+        _ => ApprovalPart::Result,
+    };
+    let mut effect_result = request.dispatch_result(status.effect_status(), summary);
+    effect_result.error_ref = (!status.releases_tool()).then(|| outcome.code.to_owned());
     let result = ApprovalRecord::DispatchResult {
         request_id,
-        lifecycle_status,
-        effect_result: EffectResult {
-            effect_id: request.approval_dispatch_effect_id.clone(),
-            terminal_status: effect,
-            external_operation_id: None,
-            reconciliation_ref: None,
-            error_ref: match outcome.status {
-                HoldStatus::Approved => None,
-                _ => Some(RefId::new(outcome.code)?),
-            },
-            content_refs: Vec::new(),
-            redacted_summary: summary.to_owned(),
-        },
+        lifecycle_status: status.into(),
+        effect_result,
     };
-    let part = if recovered { "recovery" } else { "result" };
-    Ok(vec![
-        answer,
-        approval_record(request, part, "approval_dispatch_result", result, package, now)?,
-    ])
+    Ok(vec![answer, approval_record(request, part, result, package, now)?])
 }
 
 fn actor(approver: &Approver) -> Result<SourceRef, IdError> {
     let mut actor = SourceRef::new(SourceKind::User, RefId::new(&approver.id)?);
     actor.redacted_summary = Some(approver.display.clone());
-    let surface = serde_json::to_value(approver.surface).unwrap_or_default();
-    actor.correlation = vec![CorrelationEntry {
-        key: "surface".to_owned(),
-        value: surface.as_str().unwrap_or_default().to_owned(),
-    }];
+    actor.correlation =
+        vec![CorrelationEntry { key: "surface".to_owned(), value: approver.surface.to_string() }];
     Ok(actor)
 }
 
@@ -572,8 +451,4 @@ fn host() -> Result<SourceRef, IdError> {
 
 fn policy(id: &str) -> Result<PolicyRef, IdError> {
     Ok(PolicyRef { kind: PolicyKind::Approval, id: RefId::new(id)?, version: None })
-}
-
-fn entity(kind: EntityKind, id: &str) -> Result<EntityRef, IdError> {
-    Ok(EntityRef::new(kind, RefId::new(id)?))
 }

@@ -280,7 +280,7 @@ async fn list_unknown(
         unsafe_pending_reason: "an intent without a result".to_owned(),
     };
     let draft =
-        base.recovery(call, effect).map_err(|error| StartError::Write(error.to_string()))?;
+        base.recovery(&call, effect).map_err(|error| StartError::Write(error.to_string()))?;
     kernel.journal().append(Batch { drafts: vec![draft], contents: Vec::new() }).await?;
     Ok(())
 }

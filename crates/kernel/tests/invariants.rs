@@ -210,7 +210,7 @@ impl World {
     async fn decide(&self, kind: DecisionKind, who: &str) -> Result<HoldStatus, ResolveError> {
         let hold = self.held().await;
         let approver = Approver { surface: Surface::Cli, id: who.into(), display: who.into() };
-        let decision = Decision { decision: kind, reason: Some("because".into()) };
+        let decision = Decision { decision: kind, reason: Some("because".into()), grant: None };
         self.kernel.queue().resolve(&hold.id, decision, approver).await.map(|r| r.outcome.status)
     }
 

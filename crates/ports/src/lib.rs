@@ -7,5 +7,6 @@
 pub mod clock;
 pub mod entropy;
 pub mod executor;
+pub mod hook;
 pub mod journal;
 pub mod memory;

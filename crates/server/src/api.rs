@@ -192,7 +192,7 @@ async fn decide(
         id: caller.principal.id.clone(),
         display: caller.principal.display.clone(),
     };
-    match queue.resolve(&id, Decision { decision, reason }, approver).await {
+    match queue.resolve(&id, Decision { decision, reason, grant: None }, approver).await {
         Ok(resolved) => Ok(Json(HoldView::new(resolved.hold, Some(&resolved.outcome)))),
         Err(error) => Err(unresolved(gateway, caller, error).await),
     }

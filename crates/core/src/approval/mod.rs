@@ -1,34 +1,46 @@
 //! Approvals: what is asked, what was answered, and the records of both.
 
+mod grant;
+mod lifecycle;
+mod record;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::effect::{EffectClass, EffectIntent, EffectResult, RiskClass};
 use crate::id::{
-    AgentId, ApprovalRequestId, ContentRef, EffectId, RunId, SessionId, ToolCallId, TurnId,
+    AgentId, ApprovalRequestId, ContentRef, EffectId, RefId, RunId, RuntimePackageFingerprint,
+    SessionId, ToolCallId, TurnId,
 };
-use crate::refs::{DestinationRef, PolicyRef, SourceRef, words};
+use crate::refs::{DestinationRef, EntityKind, EntityRef, PolicyRef, SourceRef};
+use crate::word::words;
 
-/// What an approver may answer. PascalCase on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum ApprovalDecisionKind {
-    /// This call, once.
-    Approved,
-    /// This call and later ones within a grant.
-    ApprovedForSession,
-    /// Not this call.
-    Denied,
+pub use grant::{ApprovalGrant, GrantCall, GrantMismatch};
+pub use lifecycle::{ApprovalEvent, ApprovalLifecycleStatus, ApprovalTerminalStatus, IllegalStep};
+pub use record::{ApprovalOutcome, ApprovalPart, DecisionRefused};
+
+words! {
+    /// What an approver may answer. PascalCase on the wire.
+    ApprovalDecisionKind {
+        /// This call, once.
+        Approved = "Approved",
+        /// This call and later ones within a grant.
+        ApprovedForSession = "ApprovedForSession",
+        /// Not this call.
+        Denied = "Denied",
+    }
 }
 
-/// Who is asked. PascalCase on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum DispatcherScope {
-    /// Whoever the host names.
-    Host,
-    /// Whoever answers for the source of the call.
-    SourceScoped,
-    /// Nobody can be asked.
-    Headless,
+words! {
+    /// Who is asked. PascalCase on the wire.
+    DispatcherScope {
+        /// Whoever the host names.
+        Host = "Host",
+        /// Whoever answers for the source of the call.
+        SourceScoped = "SourceScoped",
+        /// Nobody can be asked.
+        Headless = "Headless",
+    }
 }
 
 /// A request for a person's decision on one call. Its id is the hold's id.
@@ -76,7 +88,7 @@ pub struct ApprovalRequest {
     /// Milliseconds since the Unix epoch.
     pub created_at_millis: u64,
     /// The runtime and its configuration at the time.
-    pub runtime_package_fingerprint: String,
+    pub runtime_package_fingerprint: RuntimePackageFingerprint,
     /// The exact call this request is about; an approval releases no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Digest>,
@@ -121,6 +133,18 @@ impl ApprovalRequest {
         }
         Ok(())
     }
+
+    /// The request as other records refer to it.
+    #[must_use]
+    pub fn subject_ref(&self) -> EntityRef {
+        EntityRef::new(EntityKind::ApprovalRequest, RefId::from(&self.approval_request_id))
+    }
+
+    /// Milliseconds since the Unix epoch from which on silence is a denial.
+    #[must_use]
+    pub fn expires_at_millis(&self) -> u64 {
+        self.created_at_millis.saturating_add(self.timeout_ms)
+    }
 }
 
 /// What was answered, and by whom.
@@ -148,6 +172,21 @@ pub enum ApprovalDecision {
     ApprovedForSession {
         /// Who approved.
         actor_ref: SourceRef,
+        /// The reason given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Milliseconds since the Unix epoch when the decision arrived.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decided_at_millis: Option<u64>,
+        /// The call that was shown to the approver.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Digest>,
+        /// The digest of what the approver was shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rendering_digest: Option<Digest>,
+        /// The later calls. Without it this call alone is released.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grant: Option<Box<ApprovalGrant>>,
     },
     /// Not this call.
     Denied {
@@ -170,12 +209,59 @@ pub enum ApprovalDecision {
     },
 }
 
-words! {
-    /// Where a request stands.
-    #[allow(missing_docs)]
-    ApprovalLifecycleStatus {
-        Requested, DispatchIntentRecorded, Dispatched, Approved, ApprovedForSession, Denied,
-        TimedOut, Cancelled, DispatcherUnavailable, RecoveryRequired,
+impl ApprovalDecision {
+    /// The answer of a channel that knows three words only: `approved`,
+    /// `approved_for_session` and `denied`, exactly so. Any other text is no answer.
+    #[must_use]
+    pub fn from_finite_token(token: &str, actor_ref: SourceRef) -> Option<Self> {
+        let (reason, decided_at_millis, fingerprint, rendering_digest) = (None, None, None, None);
+        match token {
+            "approved" => Some(Self::Approved {
+                actor_ref,
+                reason,
+                decided_at_millis,
+                fingerprint,
+                rendering_digest,
+            }),
+            "approved_for_session" => Some(Self::ApprovedForSession {
+                actor_ref,
+                reason,
+                decided_at_millis,
+                fingerprint,
+                rendering_digest,
+                grant: None,
+            }),
+            "denied" => Some(Self::Denied {
+                reason_code: "approval.denied".to_owned(),
+                actor_ref: Some(actor_ref),
+                reason,
+                decided_at_millis,
+                fingerprint,
+                rendering_digest,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Which of the three answers it is.
+    #[must_use]
+    pub const fn kind(&self) -> ApprovalDecisionKind {
+        match self {
+            Self::Approved { .. } => ApprovalDecisionKind::Approved,
+            Self::ApprovedForSession { .. } => ApprovalDecisionKind::ApprovedForSession,
+            Self::Denied { .. } => ApprovalDecisionKind::Denied,
+        }
+    }
+
+    /// Who answered; `None` for a denial that nobody made, as at a deadline.
+    #[must_use]
+    pub const fn actor_ref(&self) -> Option<&SourceRef> {
+        match self {
+            Self::Approved { actor_ref, .. } | Self::ApprovedForSession { actor_ref, .. } => {
+                Some(actor_ref)
+            }
+            Self::Denied { actor_ref, .. } => actor_ref.as_ref(),
+        }
     }
 }
 
@@ -211,12 +297,18 @@ pub enum ApprovalRecord {
         /// The answer.
         decision: ApprovalDecision,
     },
-    /// Nobody answered, and the call is denied all the same.
+    /// The call is denied though nobody answered so, or what was approved is taken back.
     Denied {
         /// The request.
         request_id: ApprovalRequestId,
         /// A stable code of why.
         reason_code: String,
+        /// Who took it back.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actor_ref: Option<SourceRef>,
+        /// The reason given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
 }
 
