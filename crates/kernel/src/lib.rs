@@ -13,6 +13,7 @@
 
 mod approval;
 mod govern;
+mod hooks;
 mod policy;
 mod records;
 mod recovery;
@@ -20,6 +21,9 @@ mod render;
 mod run;
 
 pub use govern::{Denial, Governed, Kernel, Parts};
+pub use hooks::{
+    Accepted, Brake, Hook, HookCoordinator, HookDomain, HookMoment, HookStop, Observed, StopScope,
+};
 pub use policy::{Policy, Rule};
 pub use recovery::{Found, StartError};
 pub use render::{Rendering, fingerprint};

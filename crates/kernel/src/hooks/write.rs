@@ -1,0 +1,136 @@
+//! Records of hooks: how they are built, and the task that writes behind.
+
+use std::sync::Arc;
+
+use countersign_core::hook::{HookRecordPayload, HookSpec};
+use countersign_core::id::RecordId;
+use countersign_core::journal::{EncodedDraft, RecordBase};
+use countersign_ports::journal::{Batch, Journal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::hooks::{HookMoment, Invocation, verdict_drafts};
+use crate::records::{BuildError, encode};
+
+/// Events that wait to be written; one more makes whoever brings it wait.
+const BACKLOG: usize = 1024;
+
+/// Most records of one append.
+const BATCH: usize = 256;
+
+/// Something that happened to a hook.
+pub(super) struct Event {
+    spec: Arc<HookSpec>,
+    moment: Arc<HookMoment>,
+    invocation: Invocation,
+    at: u64,
+    payload: HookRecordPayload,
+}
+
+impl Event {
+    pub(super) fn new(
+        spec: &Arc<HookSpec>,
+        moment: &Arc<HookMoment>,
+        invocation: Invocation,
+        at: u64,
+        payload: HookRecordPayload,
+    ) -> Self {
+        let (spec, moment) = (Arc::clone(spec), Arc::clone(moment));
+        Self { spec, moment, invocation, at, payload }
+    }
+
+    pub(super) fn drafts(&self) -> Result<Vec<EncodedDraft>, BuildError> {
+        let base = RecordBase { timestamp_millis: self.at, ..self.moment.base.clone() };
+        let (part, kind) = match &self.payload {
+            HookRecordPayload::ResponseDecision { response_class, decision, .. } => {
+                let (class, decision) = (*response_class, *decision);
+                return verdict_drafts(self.invocation, &base, &self.spec, class, decision);
+            }
+            HookRecordPayload::Registered { .. } => ("registered", "hook_registered"),
+            HookRecordPayload::InvocationStarted { .. } => ("started", "hook_invocation_started"),
+            HookRecordPayload::Completed { .. } => ("completed", "hook_completed"),
+            HookRecordPayload::TimedOut { .. } => ("timed_out", "hook_timed_out"),
+            HookRecordPayload::Cancelled { .. } => ("cancelled", "hook_cancelled"),
+            HookRecordPayload::Failed { .. } => ("failed", "hook_failed"),
+        };
+        let (hook, number) = (&self.spec.hook_id, self.invocation.0);
+        let id = RecordId::new(format!("journal.hook.{hook}.{number}.{part}"))?;
+        let record = self.spec.record(self.payload.clone());
+        Ok(vec![encode(base.hook(id, kind, record))?])
+    }
+}
+
+enum Message {
+    Event(Box<Event>),
+    Flush(oneshot::Sender<bool>),
+}
+
+/// Writes behind, in order. Clones feed one task, which ends with the last of them.
+#[derive(Clone)]
+pub(super) struct Writer(mpsc::Sender<Message>);
+
+impl Writer {
+    pub(super) fn start(journal: Arc<dyn Journal>) -> Self {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        tokio::spawn(write(journal, receiver));
+        Self(sender)
+    }
+
+    /// Waits when too much is waiting to be written.
+    pub(super) async fn write(&self, event: Event) {
+        // The task outlives every sender.
+        let _ = self.0.send(Message::Event(Box::new(event))).await;
+    }
+
+    /// Returns when everything written before is durable; `false` when some of it may not be,
+    /// with an error in the log.
+    pub(super) async fn flush(&self) -> bool {
+        let (done, wait) = oneshot::channel();
+        match self.0.send(Message::Flush(done)).await {
+            Ok(()) => wait.await.unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+}
+
+async fn write(journal: Arc<dyn Journal>, mut receiver: mpsc::Receiver<Message>) {
+    let mut messages = Vec::with_capacity(BATCH);
+    let mut whole = true;
+    while receiver.recv_many(&mut messages, BATCH).await > 0 {
+        let (mut steps, mut waiting) = (Vec::with_capacity(messages.len()), Vec::new());
+        for message in messages.drain(..) {
+            match message {
+                Message::Flush(done) => waiting.push(done),
+                Message::Event(event) => match event.drafts() {
+                    Ok(drafts) => steps.push(drafts),
+                    Err(error) => {
+                        tracing::error!(hook = %event.spec.hook_id, %error, "not recorded");
+                        whole = false;
+                    }
+                },
+            }
+        }
+        whole &= append(&*journal, steps).await;
+        for done in waiting {
+            let _ = done.send(std::mem::replace(&mut whole, true));
+        }
+    }
+}
+
+/// Appends all steps at once, or, when one of them spoils that, each by itself.
+async fn append(journal: &dyn Journal, steps: Vec<Vec<EncodedDraft>>) -> bool {
+    if steps.is_empty() {
+        return true;
+    }
+    let drafts = steps.concat();
+    if journal.append(Batch { drafts, contents: Vec::new() }).await.is_ok() {
+        return true;
+    }
+    let mut whole = true;
+    for drafts in steps {
+        if let Err(error) = journal.append(Batch { drafts, contents: Vec::new() }).await {
+            tracing::error!(%error, "what a hook did is not recorded");
+            whole = false;
+        }
+    }
+    whole
+}
