@@ -1,7 +1,9 @@
 //! Every check, in order. What passes here passes everywhere: the same command runs on a
 //! developer's machine and on the build server.
 
-use crate::{Outcome, e2e, fixtures, layers, package, process, terminal, tidy, workspace};
+use crate::{
+    Outcome, contract, e2e, fixtures, layers, package, process, terminal, tidy, workspace,
+};
 use clap::ValueEnum;
 use std::time::{Duration, Instant};
 use terminal::Colour;
@@ -27,6 +29,8 @@ enum Step {
     Tidy,
     /// Generated files
     Fixtures,
+    /// Published fixtures, forms on the wire and public API
+    Contract,
     /// Lints
     Clippy,
     /// Unit and integration tests
@@ -51,7 +55,7 @@ enum Result {
 /// Whether every step that ran has passed. An error when the options are refused.
 pub(crate) fn run(options: &Options) -> Outcome<bool> {
     let chosen = !options.skip.is_empty() || !options.only.is_empty();
-    if chosen && std::env::var_os("CI").is_some_and(|value| !value.is_empty()) {
+    if chosen && is_build_server() {
         return Err("--skip and --only are for local use: CI is set, so every step runs".into());
     }
     let steps = Step::value_variants();
@@ -108,6 +112,7 @@ impl Step {
             Self::Layers => layers::run(true),
             Self::Tidy => tidy::run(),
             Self::Fixtures => fixtures::run(true),
+            Self::Contract => contract::run(true),
             Self::Clippy => clippy(),
             // Benches are left out, and so is what `test = false` reserves for its own step.
             Self::Test => cargo(&[
@@ -130,6 +135,11 @@ impl Step {
             Self::E2e => e2e::run(&e2e::Options::default()),
         }
     }
+}
+
+/// Whether the variable CI is set.
+pub(crate) fn is_build_server() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty())
 }
 
 fn clippy() -> Outcome {

@@ -71,7 +71,13 @@ const STATIC: &[&str] = &[
     "records/v1/",
 ];
 
-type Files = BTreeMap<String, Vec<u8>>;
+/// Folders below `fixtures/` whose files another command writes, compares and clears of strays.
+const OTHERS: &[&str] = &[
+    // `cargo xtask contract`
+    "api/",
+];
+
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
 pub(crate) fn run(check: bool) -> Outcome {
     let folder = workspace::root().join("fixtures");
@@ -87,7 +93,7 @@ pub(crate) fn run(check: bool) -> Outcome {
         read_below(&folder, "", &mut on_disk)?;
     }
 
-    let mut problems = strays(&on_disk, &wanted, STATIC);
+    let mut problems = strays(&on_disk, &wanted, &[STATIC, OTHERS].concat());
     if check {
         let differing = differences(&on_disk, &wanted);
         if !differing.is_empty() {
@@ -117,7 +123,7 @@ pub(crate) fn run(check: bool) -> Outcome {
     terminal::problems("fixtures", &problems)
 }
 
-fn read_below(folder: &Path, prefix: &str, files: &mut Files) -> Outcome {
+pub(crate) fn read_below(folder: &Path, prefix: &str, files: &mut Files) -> Outcome {
     let unreadable =
         |path: &str, error: std::io::Error| format!("cannot read fixtures/{path}: {error}");
     for entry in std::fs::read_dir(folder).map_err(|error| unreadable(prefix, error))? {

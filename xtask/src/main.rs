@@ -10,6 +10,7 @@
 
 mod bench;
 mod ci;
+mod contract;
 mod diff;
 mod e2e;
 mod fixtures;
@@ -52,6 +53,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Check published fixtures and that every wire form has one; write fixtures/api/
+    Contract {
+        /// Compare fixtures/api/ instead of writing it
+        #[arg(long)]
+        check: bool,
+    },
     /// Check that every publishable crate can be packaged
     Package,
     /// Measure, optimised, with the physical limit beside each figure
@@ -70,6 +77,7 @@ fn main() -> ExitCode {
         Command::Layers { check } => layers::run(check),
         Command::Tidy => tidy::run(),
         Command::Fixtures { check } => fixtures::run(check),
+        Command::Contract { check } => contract::run(check),
         Command::Package => package::run(),
         Command::Bench(options) => bench::run(&options),
         Command::E2e(options) => e2e::run(&options),
