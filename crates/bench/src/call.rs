@@ -154,6 +154,7 @@ async fn kernel(dir: &Path) -> (Kernel, Arc<SqliteJournal>) {
         manifests,
         policy: Policy::default(),
         limits: Limits::default(),
+        hooks: Vec::new(),
         version: "bench".into(),
     })
     .await
@@ -173,7 +174,7 @@ fn calls(dir: &Path, callers: usize, time: Duration) -> Figures {
         let (kernel, _) = kernel(dir.path()).await;
         let next = Arc::new(AtomicU64::new(0));
         // The write-ahead log has grown to its size before anything is measured.
-        let run = kernel.run_start(AgentId::new("bench").unwrap(), "warm up").await.unwrap();
+        let run = kernel.run_start(AgentId::new("bench").unwrap(), None, "warm up").await.unwrap();
         for _ in 0..300 {
             kernel.govern(&run, "measure", &arguments(next.fetch_add(1, Ordering::Relaxed))).await;
         }
@@ -183,7 +184,7 @@ fn calls(dir: &Path, callers: usize, time: Duration) -> Figures {
                 let (kernel, next) = (kernel.clone(), next.clone());
                 tokio::spawn(async move {
                     let agent = AgentId::new("bench").unwrap();
-                    let run = kernel.run_start(agent, "measurement").await.unwrap();
+                    let run = kernel.run_start(agent, None, "measurement").await.unwrap();
                     let mut latencies = Vec::new();
                     while start.elapsed() < time {
                         let args = arguments(next.fetch_add(1, Ordering::Relaxed));
@@ -250,7 +251,7 @@ fn sizes(dir: &Path) -> (usize, usize) {
     let record = draft("journal.record.1", &"x".repeat(600), None).encode().unwrap().stamp(1).len();
     let call = runtime().block_on(async {
         let (kernel, journal) = kernel(dir.path()).await;
-        let run = kernel.run_start(AgentId::new("bench").unwrap(), "size").await.unwrap();
+        let run = kernel.run_start(AgentId::new("bench").unwrap(), None, "size").await.unwrap();
         kernel.govern(&run, "measure", &arguments(1)).await;
         let records = journal.read(2, 2).await.unwrap();
         let content = serde_json::to_vec(&arguments(1)).unwrap().len() + 3;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_core::digest::Digest;
 use countersign_escalation::Limits;
-use countersign_kernel::Policy;
+use countersign_kernel::{GrantLimits, Policy};
 use countersign_manifest::{RiskTier, line_column};
 use countersign_server::{Principal, Role};
 use serde::Deserialize;
@@ -79,6 +79,8 @@ pub(crate) struct PolicyTable {
     pub(crate) hold_from: HoldFrom,
     pub(crate) approval_timeout_seconds: u64,
     pub(crate) approval_valid_for_seconds: u64,
+    pub(crate) grant_max_uses: u64,
+    pub(crate) grant_max_seconds: u64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -98,6 +100,8 @@ impl Default for PolicyTable {
             hold_from: HoldFrom::High,
             approval_timeout_seconds: 300,
             approval_valid_for_seconds: 600,
+            grant_max_uses: 100,
+            grant_max_seconds: 3600,
         }
     }
 }
@@ -190,6 +194,12 @@ impl Loaded {
             },
             approval_timeout: Duration::from_secs(table.approval_timeout_seconds),
             approval_valid_for: Duration::from_secs(table.approval_valid_for_seconds),
+            grants: (table.grant_max_uses > 0 && table.grant_max_seconds > 0).then(|| {
+                GrantLimits {
+                    max_uses: table.grant_max_uses,
+                    valid_for: Duration::from_secs(table.grant_max_seconds),
+                }
+            }),
             context,
         }
     }

@@ -98,6 +98,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         manifests,
         policy,
         limits: loaded.limits(),
+        hooks: Vec::new(),
         version: format!("countersign {version}"),
     })
     .await

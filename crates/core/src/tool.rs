@@ -147,4 +147,8 @@ pub struct ToolCallRecord {
     /// The exact call, as the approver saw it. Absent when the arguments were refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Digest>,
+    /// Which use of a grant released the call, from 1. The grant is the approval request among
+    /// the record's related references. Countersign's addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant_use: Option<u64>,
 }

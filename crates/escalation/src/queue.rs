@@ -123,8 +123,11 @@ pub enum ResolveError {
     /// Whoever asked cannot decide.
     #[error("an agent cannot decide about its own call")]
     OwnRequest,
-    /// The decision could not be made durable; the hold is denied.
-    #[error("the decision could not be recorded, so the call is denied: {0}")]
+    /// The request does not offer such a decision; the hold is unchanged.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The decision does not count, as when it could not be made durable; the hold is denied.
+    #[error("the decision does not count, so the call is denied: {0}")]
     NotRecorded(String),
     /// The queue is being shut down; the hold stays as it is.
     #[error("the gateway is stopping")]

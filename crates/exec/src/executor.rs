@@ -1,6 +1,7 @@
 //! The gateway's side of a run: starts the supervisor, reads, and stops it in time.
 
 use std::fmt;
+use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,8 +13,9 @@ use async_trait::async_trait;
 use countersign_core::plan::{CommandPlan, Plan, RunLimits};
 use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -87,7 +89,7 @@ impl SupervisorCommand {
 ///   then is in the result.
 /// - A dropped future kills in the background as long as the runtime lives, and by the closed
 ///   socket when it does not. So does the death of the gateway.
-/// - Memory per run stays below twice the kept output plus 256 KiB.
+/// - Memory per run stays below twice the kept output plus 256 KiB, and the input of a hook.
 /// - `RunLimits::nproc` counts all processes of the user, and does not bind root. A tool starts
 ///   even when that many run; its first fork fails.
 /// - `CommandPlan::paths` are checked before the start, and opened again by the tool. Whoever
@@ -105,16 +107,17 @@ impl ProcessExecutor {
     pub fn new(config: ProcessConfig) -> Self {
         Self { config: Arc::new(config) }
     }
-}
 
-#[async_trait]
-impl ToolExecutor for ProcessExecutor {
-    async fn run(&self, run: ToolRun) -> Execution {
+    /// [`run`](ToolExecutor::run) of a program that has these bytes, and then the end, on its
+    /// standard input: none means `/dev/null`. Whether it reads them changes nothing. More than
+    /// [`supervise::INPUT_MAX`] is [`ExecutionStatus::NotStarted`].
+    pub(crate) async fn run_with_input(&self, run: ToolRun, input: Option<Vec<u8>>) -> Execution {
         let started = Instant::now();
         // Dropped with this future; the task sees it and cleans up.
         let (_alive, cancelled) = oneshot::channel();
         let Plan::Command(plan) = run.plan;
-        let task = Run { config: Arc::clone(&self.config), plan, limits: run.limits, started };
+        let config = Arc::clone(&self.config);
+        let task = Run { config, plan, limits: run.limits, input, started };
         tokio::spawn(task.run(cancelled)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "the task of a run failed");
             let reason = format!("the task of the run failed: {error}");
@@ -123,15 +126,23 @@ impl ToolExecutor for ProcessExecutor {
     }
 }
 
+#[async_trait]
+impl ToolExecutor for ProcessExecutor {
+    async fn run(&self, run: ToolRun) -> Execution {
+        self.run_with_input(run, None).await
+    }
+}
+
 struct Run {
     config: Arc<ProcessConfig>,
     plan: CommandPlan,
     limits: RunLimits,
+    input: Option<Vec<u8>>,
     started: Instant,
 }
 
 impl Run {
-    async fn run(self, mut cancelled: oneshot::Receiver<()>) -> Execution {
+    async fn run(mut self, mut cancelled: oneshot::Receiver<()>) -> Execution {
         let deadline = sleep(self.limits.timeout);
         tokio::pin!(deadline);
         let mut stdout = Captured::new(self.limits.output_max_bytes);
@@ -159,6 +170,7 @@ impl Run {
 
         let (pipe_out, pipe_err) = (child.stdout.take(), child.stderr.take());
         let (answer, leash) = control.into_split();
+        let mut leash = Box::pin(hold(leash, self.input.take().unwrap_or_default()));
         let ended = async {
             let mut text = Vec::new();
             answer.take(64 << 10).read_to_end(&mut text).await.ok();
@@ -178,6 +190,7 @@ impl Run {
                     () = &mut deadline => break None,
                     _ = &mut cancelled => break None,
                     text = &mut ended => break Some(text),
+                    () = &mut leash => {}
                     _ = &mut output, if !drained => drained = true,
                 }
             };
@@ -229,9 +242,14 @@ impl Run {
             .and_then(|()| UnixStream::from_std(ours))
             .map_err(|error| format!("no socket: {error}"))?;
         let supervisor = &self.config.supervisor;
+        let input = match self.input.as_ref().map(Vec::len) {
+            None => "-".to_owned(),
+            Some(length @ ..=supervise::INPUT_MAX) => length.to_string(),
+            Some(_) => return Err(format!("the input exceeds {} bytes", supervise::INPUT_MAX)),
+        };
         let child = Command::new(&supervisor.program)
             .args(&supervisor.args)
-            .args(["run", &supervise::limits_arg(&self.limits)])
+            .args(["run", &input, &supervise::limits_arg(&self.limits)])
             .arg(program)
             .args(&self.plan.argv)
             .env_clear()
@@ -244,6 +262,14 @@ impl Run {
             .map_err(|error| format!("{}: {error}", supervisor.program.display()))?;
         Ok((child, ours))
     }
+}
+
+/// Hands the input over and then holds our half of the socket, until it is dropped.
+async fn hold(mut leash: OwnedWriteHalf, input: Vec<u8>) {
+    // Where it fails there is nobody left, and the other half ends too.
+    leash.write_all(&input).await.ok();
+    drop(input);
+    pending().await
 }
 
 fn checked(config: &ProcessConfig, plan: &CommandPlan) -> Result<PathBuf, String> {

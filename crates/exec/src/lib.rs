@@ -1,5 +1,6 @@
-//! Decides how a planned process is started, bounded and ended. Knows nothing of manifests,
-//! approvals or journals, and reads no environment: every value of it arrives as an argument.
+//! Decides how a planned process is started, bounded and ended, and how a [`hook`] is asked. Knows
+//! nothing of manifests, approvals or journals, and reads no environment: every value of it
+//! arrives as an argument.
 //!
 //! Each run has a *supervisor*: a second process of the embedding binary that starts the tool
 //! and adopts whatever the tool leaves behind. It ends everything below it when the tool's main
@@ -7,7 +8,8 @@
 //! dropped, and when the gateway itself is killed.
 //!
 //! What a tool gets: no shell; the environment it is given and no more; no input; no terminal;
-//! no descriptor but its two output pipes; no new privileges; the limits of the plan.
+//! no descriptor but its two output pipes; no new privileges; the limits of the plan. A program
+//! that is a hook gets the same, and its input as a file in memory that nobody can change.
 //!
 //! What this is not: a sandbox. The tool runs as the gateway's user. It can signal every process
 //! of that user, its supervisor among them. A stopped supervisor changes nothing; when a tool
@@ -19,6 +21,7 @@
 
 mod check;
 mod executor;
+pub mod hook;
 pub mod supervise;
 mod tree;
 

@@ -1,9 +1,15 @@
 //! The process between the executor and the tool.
 //!
-//! `__supervise run LIMITS PROGRAM ARGV0 ARG…` with the executor's socket as standard input is
-//! the supervisor. It starts `__supervise launch PARENT LIMITS PROGRAM ARGV0 ARG…`, which binds
-//! the limits to itself and becomes the tool: so no limit ever weakens the supervisor, and none
-//! is late for the tool. Working directory and environment pass through both unchanged.
+//! `__supervise run INPUT LIMITS PROGRAM ARGV0 ARG…` with the executor's socket as standard
+//! input is the supervisor. It starts `__supervise launch PARENT FD LIMITS PROGRAM ARGV0 ARG…`,
+//! which binds the limits to itself and becomes the tool: so no limit ever weakens the
+//! supervisor, and none is late for the tool. Working directory and environment pass through
+//! both unchanged.
+//!
+//! `INPUT` is how many bytes for the tool come first on the socket, or `-`: then the tool reads
+//! `/dev/null`. The supervisor takes all of them before anything starts and keeps them in
+//! memory as a sealed file, which is `FD` in the launcher and standard input in the tool. So a
+//! tool that does not read blocks nobody, and the socket is free to mean what it always means.
 //!
 //! The supervisor answers on the socket with `started`, before the tool exists, and one line
 //! more when nothing of the tool is left. The two ends must be of one build: this is not a
@@ -11,8 +17,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -21,7 +28,8 @@ use std::time::Duration;
 
 use countersign_core::plan::RunLimits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getppid, getrlimit,
     pidfd_open, set_child_subreaper, set_parent_process_death_signal, setrlimit, setsid, wait,
@@ -31,6 +39,9 @@ use crate::tree;
 
 /// The first argument by which an embedding binary recognises that it is to be a supervisor.
 pub const ARG: &str = "__supervise";
+
+/// Bytes of input that a supervisor takes. It holds them in memory as long as the tool runs.
+pub(crate) const INPUT_MAX: usize = 1 << 20;
 
 /// Runs a supervisor to its end. `args` are those after [`ARG`].
 ///
@@ -176,10 +187,15 @@ fn start(socket: &mut UnixStream, args: &[OsString]) -> Result<(Pid, UnixStream)
     pidfd_open(getpid(), PidfdFlags::empty())
         .map_err(|error| format!("processes cannot be watched: {error}"))?;
     std::fs::metadata("/proc/self/stat").map_err(context("no /proc"))?;
+    let [input, args @ ..] = args else {
+        return Err("arguments are missing".to_owned());
+    };
+    let input = input_receive(socket, input)?;
+    let fd = input.as_ref().map_or_else(|| "-".to_owned(), |file| file.as_raw_fd().to_string());
     let (report, theirs) = UnixStream::pair().map_err(context("no socket"))?;
     socket.write_all(b"started\n").map_err(context("the executor is gone"))?;
     let launcher = Command::new("/proc/self/exe")
-        .args([ARG, "launch", &getpid().to_string()])
+        .args([ARG, "launch", &getpid().to_string(), &fd])
         .args(args)
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .process_group(0)
@@ -187,6 +203,36 @@ fn start(socket: &mut UnixStream, args: &[OsString]) -> Result<(Pid, UnixStream)
         .map_err(context("no process"))?;
     let pid = i32::try_from(launcher.id()).ok().and_then(Pid::from_raw);
     Ok((pid.ok_or("no process id")?, report))
+}
+
+/// Takes the announced input off the socket, into a file that nobody can change and that the
+/// next process inherits.
+fn input_receive(socket: &mut UnixStream, announced: &OsStr) -> Result<Option<File>, String> {
+    if announced == "-" {
+        return Ok(None);
+    }
+    let length = announced.to_str().and_then(|text| text.parse::<usize>().ok());
+    let Some(length) = length.filter(|&length| length <= INPUT_MAX) else {
+        return Err(format!("bad input length {}", announced.display()));
+    };
+    let mut input = vec![0; length];
+    socket.read_exact(&mut input).map_err(|error| format!("the executor is gone: {error}"))?;
+    let sealable = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let held = match memfd_create("input", sealable | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3.
+        Err(Errno::INVAL) => memfd_create("input", sealable),
+        result => result,
+    };
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    let hold = || -> io::Result<File> {
+        let mut file = File::from(held?);
+        file.write_all(&input)?;
+        fcntl_add_seals(&file, seals)?;
+        // INVARIANT: this process has one thread and starts one process.
+        fcntl_setfd(&file, FdFlags::empty())?;
+        Ok(file)
+    };
+    hold().map(Some).map_err(|error| format!("the input cannot be held: {error}"))
 }
 
 /// Returns when the tool's main process has ended or the socket has closed.
@@ -246,15 +292,19 @@ fn launch(mut report: UnixStream, args: &[OsString]) -> ExitCode {
 }
 
 fn become_tool(args: &[OsString]) -> String {
-    let [parent, limits, program, name, rest @ ..] = args else {
+    let [parent, input, limits, program, name, rest @ ..] = args else {
         return "arguments are missing".to_owned();
     };
     let mut command = Command::new(program);
     command.arg0(name).args(rest);
-    let null =
-        std::fs::File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdin(null)?));
-    if let Err(error) = null {
-        return format!("no /dev/null: {error}");
+    // Opened again, a file in memory is read from its beginning, and cannot be written.
+    let input = match input.to_str() {
+        Some("-") => "/dev/null".to_owned(),
+        fd => format!("/proc/self/fd/{}", fd.unwrap_or_default()),
+    };
+    let stdin = File::open(&input).and_then(|file| Ok(rustix::stdio::dup2_stdin(file)?));
+    if let Err(error) = stdin {
+        return format!("no {input}: {error}");
     }
     // If somebody kills the supervisor, at least the main process must not stay.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {

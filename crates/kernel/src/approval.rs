@@ -1,24 +1,37 @@
-//! Asking a person: recorded before it is visible, decided before it is released.
+//! The gateway's way of asking: a place in the escalation queue first, then the records, then
+//! the hold. And what was asked before a restart.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use countersign_core::approval::ApprovalRequest;
+use countersign_core::approval::{
+    ApprovalDecision, ApprovalEvent, ApprovalGrant, ApprovalOutcome, ApprovalRequest,
+    ApprovalTerminalStatus,
+};
 use countersign_core::digest::Digest;
-use countersign_core::hold::{HeldAction, HoldKind, HoldStatus};
-use countersign_core::id::{AgentId, ApprovalRequestId, RuntimePackageFingerprint, ToolCallId};
-use countersign_escalation::{HoldRequest, Outcome, RecordError, Recorder, Waiting};
+use countersign_core::hold::{
+    Approver, Decision, DecisionKind, GrantTerms, HeldAction, HoldKind, HoldStatus,
+};
+use countersign_core::id::{AgentId, ApprovalRequestId, ToolCallId};
+use countersign_escalation::{
+    Admission, EscalationQueue, HoldRequest, Outcome, RecordError, Recorder, ResolveError,
+    Resolved, Waiting,
+};
 use countersign_manifest::Manifest;
-use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{ordered_id, random_id};
-use countersign_ports::journal::{Batch, Content, Journal};
-use serde_json::{Value, json};
+use countersign_ports::journal::Content;
+use serde_json::{Map, Value, json};
 
+use crate::broker::{
+    Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, Question,
+    SettleError,
+};
 use crate::govern::{CallerGone, Denial, Kernel};
-use crate::policy::Rule;
-use crate::records::{CallFacts, approval_closing, approval_opening};
-use crate::render::Rendering;
+use crate::points::Presentation;
+use crate::policy::{Policy, Rule};
+use crate::records::{CallFacts, actor};
+use crate::render::{Rendering, canonical};
 
 /// An approval request from before a restart, by whom and for which call.
 #[derive(Clone, Debug)]
@@ -39,46 +52,159 @@ pub(crate) enum EarlierState {
 /// The oldest first; each is used once.
 pub(crate) type EarlierApprovals = HashMap<(AgentId, Digest), VecDeque<Earlier>>;
 
-/// Writes outcomes down for the queue.
-pub(crate) struct JournalRecorder {
-    pub(crate) journal: Arc<dyn Journal>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) package: RuntimePackageFingerprint,
-    pub(crate) requests: Mutex<HashMap<ApprovalRequestId, Arc<ApprovalRequest>>>,
+/// Has the broker write outcomes down for the queue.
+pub(crate) struct BrokerRecorder(pub(crate) ApprovalBroker);
+
+#[async_trait]
+impl Recorder for BrokerRecorder {
+    async fn record(&self, hold: &HeldAction, outcome: &Outcome) -> Result<(), RecordError> {
+        let unanswered = |event| Answer::Unanswered(event, outcome.code.to_owned());
+        let answer = match (&outcome.decision, outcome.status) {
+            (Some((decision, approver)), _) => {
+                let mut decision = self.0.decision(&hold.id, decision, approver, outcome.at_millis);
+                if let Ok(decided) = &mut decision {
+                    stamp(decided, outcome.at_millis);
+                }
+                Answer::Decided(decision.map_err(|error| RecordError(error.to_string()))?)
+            }
+            (None, HoldStatus::Expired) => unanswered(ApprovalEvent::Deadline),
+            (None, HoldStatus::RecoveryRequired) => unanswered(ApprovalEvent::FoundLapsed),
+            (None, _) => unanswered(ApprovalEvent::CallOff),
+        };
+        let settled = self.0.settle(&hold.id, answer).await;
+        let settled = settled.map_err(|error| RecordError(error.to_string()))?;
+        // A hook may have taken the approval back.
+        match outcome.status == HoldStatus::Approved && !settled.releases_tool() {
+            true => Err(RecordError(taken_back(&settled.reason_code))),
+            false => Ok(()),
+        }
+    }
 }
 
-impl JournalRecorder {
-    pub(crate) fn expect(&self, request: Arc<ApprovalRequest>) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.insert(request.approval_request_id.clone(), request);
+fn taken_back(code: &str) -> String {
+    format!("a hook at `after_approval_decision` took the approval back: {code}")
+}
+
+fn stamp(decision: &mut ApprovalDecision, at: u64) {
+    match decision {
+        ApprovalDecision::Approved { decided_at_millis, .. }
+        | ApprovalDecision::ApprovedForSession { decided_at_millis, .. }
+        | ApprovalDecision::Denied { decided_at_millis, .. } => *decided_at_millis = Some(at),
+    }
+}
+
+impl ApprovalBroker {
+    /// A surface's decision in the contract's form.
+    fn decision(
+        &self,
+        id: &ApprovalRequestId,
+        decision: &Decision,
+        approver: &Approver,
+        now: u64,
+    ) -> Result<ApprovalDecision, SettleError> {
+        let actor_ref =
+            actor(approver).map_err(|error| SettleError::NotRecorded(error.to_string()))?;
+        let reason = decision.reason.clone();
+        let (decided_at_millis, fingerprint, rendering_digest) = (None, None, None);
+        Ok(match (decision.decision, &decision.grant) {
+            (DecisionKind::Approve, None) => ApprovalDecision::Approved {
+                actor_ref,
+                reason,
+                decided_at_millis,
+                fingerprint,
+                rendering_digest,
+            },
+            (DecisionKind::Approve, Some(terms)) => ApprovalDecision::ApprovedForSession {
+                actor_ref,
+                reason,
+                decided_at_millis,
+                fingerprint,
+                rendering_digest,
+                grant: Some(Box::new(self.grant(id, terms, now)?)),
+            },
+            (DecisionKind::Deny, Some(_)) => {
+                return Err(SettleError::Grant("a denial covers nothing".to_owned()));
+            }
+            (DecisionKind::Deny, None) => ApprovalDecision::Denied {
+                reason_code: "approval.denied".to_owned(),
+                actor_ref: Some(actor_ref),
+                reason,
+                decided_at_millis,
+                fingerprint,
+                rendering_digest,
+            },
+        })
     }
 
-    fn request(&self, id: &ApprovalRequestId) -> Option<Arc<ApprovalRequest>> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    fn grant(
+        &self,
+        id: &ApprovalRequestId,
+        terms: &GrantTerms,
+        now: u64,
+    ) -> Result<ApprovalGrant, SettleError> {
+        let most = self
+            .coverable(id)
+            .ok_or_else(|| SettleError::Grant("this call can be approved once only".to_owned()))?;
+        let mut arguments = most.arguments.clone();
+        for name in &terms.any_value_of {
+            if arguments.remove(name).is_none() {
+                return Err(SettleError::Grant(format!("the call has no argument `{name}`")));
+            }
+        }
+        let longest = most.expires_at_millis.saturating_sub(now);
+        if terms.valid_for_ms == 0 || terms.valid_for_ms > longest {
+            return Err(SettleError::Grant(format!("it may be good from 1 to {longest} ms")));
+        }
+        let expires_at_millis = now.saturating_add(terms.valid_for_ms);
+        Ok(ApprovalGrant { arguments, max_uses: terms.max_uses, expires_at_millis, ..most })
     }
+}
+
+/// One place in the queue as a dispatcher: the question is put by making the hold visible.
+struct Seat {
+    queue: EscalationQueue,
+    taken: Mutex<Option<(Admission, HoldRequest)>>,
+    gone: CallerGone,
 }
 
 #[async_trait]
-impl Recorder for JournalRecorder {
-    async fn record(&self, hold: &HeldAction, outcome: &Outcome) -> Result<(), RecordError> {
-        let request = self
-            .request(&hold.id)
-            .ok_or_else(|| RecordError("the approval request is not known".to_owned()))?;
-        let now = self.clock.now_millis();
-        let drafts = approval_closing(&request, outcome, &self.package, now)
-            .map_err(|error| RecordError(error.to_string()))?;
-        self.journal
-            .append(Batch { drafts, contents: Vec::new() })
-            .await
-            .map_err(|error| RecordError(error.to_string()))?;
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(&hold.id);
-        Ok(())
+impl ApprovalDispatcher for Seat {
+    async fn dispatch(&self, _: Asked) -> Result<(), DispatchError> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((place, hold)) = taken else {
+            return Err(DispatchError::Failed("the place was used before".to_owned()));
+        };
+        wait(place.hold(hold), &mut self.gone.clone()).await.map(drop)
+    }
+
+    fn keeps_deadline(&self) -> bool {
+        true
+    }
+}
+
+/// Waits for a hold, and calls it off when the caller goes away.
+async fn wait(
+    mut waiting: Waiting,
+    gone: &mut CallerGone,
+) -> Result<Option<Outcome>, DispatchError> {
+    tokio::select! {
+        outcome = waiting.decided() => outcome.map(Some).map_err(|_| DispatchError::Stopping),
+        _ = gone.changed() => {
+            waiting.call_off().await;
+            Ok(None)
+        }
     }
 }
 
 /// What the approver is shown beside the one-line summary.
-pub(crate) fn context(manifest: &Manifest, rendering: &Rendering, facts: &CallFacts) -> Value {
-    json!({
+pub(crate) fn context(
+    manifest: &Manifest,
+    rendering: &Rendering,
+    facts: &CallFacts,
+    presentation: Option<&Presentation>,
+    coverable: Option<&ApprovalGrant>,
+) -> Value {
+    let mut context = json!({
         "tool": rendering.tool,
         "tool_description": countersign_core::text::visible(manifest.description()),
         "risk": manifest.risk_tier().as_str(),
@@ -86,95 +212,177 @@ pub(crate) fn context(manifest: &Manifest, rendering: &Rendering, facts: &CallFa
         "arguments": rendering.arguments,
         "call_id": facts.call_id,
         "run_id": facts.run_id,
+    });
+    if let Some(presentation) = presentation {
+        context["presentation"] = json!(presentation);
+    }
+    if let Some(most) = coverable {
+        context["session_grant"] = json!({
+            "max_uses": most.max_uses,
+            "expires_at_most": countersign_escalation::time::rfc3339(most.expires_at_millis),
+        });
+    }
+    context
+}
+
+/// What an approval for the session could cover at most: this very call, as often and as long
+/// as the policy lets it.
+pub(crate) fn coverable(
+    policy: &Policy,
+    policy_digest: &Digest,
+    facts: &CallFacts,
+    manifest: &Manifest,
+    arguments: &Map<String, Value>,
+    now: u64,
+) -> Option<ApprovalGrant> {
+    let limits = policy.grants_for(manifest)?;
+    let valid_for = u64::try_from(limits.valid_for.as_millis()).unwrap_or(u64::MAX);
+    Some(ApprovalGrant {
+        agent_id: facts.agent_id.clone(),
+        session: facts.session.clone(),
+        canonical_tool_name: facts.tool.clone(),
+        manifest_digest: manifest.digest().to_owned(),
+        policy_digest: *policy_digest,
+        arguments: argument_digests(arguments),
+        max_uses: limits.max_uses,
+        expires_at_millis: now.saturating_add(valid_for),
     })
 }
 
+/// SHA-256 over the canonical JSON of each argument's value.
+pub(crate) fn argument_digests(arguments: &Map<String, Value>) -> BTreeMap<String, Digest> {
+    arguments.iter().map(|(name, value)| (name.clone(), Digest::of(canonical(value)))).collect()
+}
+
+/// One call that needs a person.
+pub(crate) struct Need<'a> {
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) rendering: &'a Rendering,
+    pub(crate) rule: &'a Rule,
+    pub(crate) args: &'a Content,
+    pub(crate) arguments: &'a Map<String, Value>,
+}
+
 impl Kernel {
-    /// Asks a person, and waits. `Ok` carries the approval that the effect's intent uses up.
+    /// Asks a person, and waits. `Ok` means that the call may run, by the approval that its
+    /// intent uses up.
     ///
     /// A call that is waiting, or was approved and not run, when the gateway last stopped is
     /// taken up again under its own ids when the same agent sends it again.
     pub(crate) async fn countersign(
         &self,
         facts: &mut CallFacts,
-        manifest: &Manifest,
-        rendering: &Rendering,
-        rule: &Rule,
-        args: &Content,
+        need: Need<'_>,
         gone: &mut CallerGone,
     ) -> Result<(), Box<Denial>> {
-        let mut waiting = match self.take_earlier(facts) {
-            Some(Earlier { request, state }) => {
-                facts.call_id = request.tool_call_id.clone();
-                facts.run_id = request.run_id.clone();
-                facts.turn_id = request.turn_id.clone();
-                let id = request.approval_request_id.clone();
-                facts.approval = Some(id.clone());
-                match state {
-                    EarlierState::Approved { .. } => return Ok(()),
-                    EarlierState::Waiting => match self.queue().join(&id) {
-                        Some(waiting) => waiting,
-                        None => return self.ended(&id),
-                    },
-                }
-            }
-            None => self.ask(facts, manifest, rendering, rule, args).await?,
+        let Some(Earlier { request, state }) = self.take_earlier(facts) else {
+            return self.ask(facts, need, gone).await;
         };
-        let outcome = tokio::select! {
-            outcome = waiting.decided() => outcome,
-            _ = gone.changed() => {
-                waiting.call_off().await;
-                return Err(Denial::new("called_off", "the caller went away".to_owned()));
-            }
-        };
-        match outcome {
-            Ok(outcome) => denial(&outcome, self.policy().approval_timeout),
-            Err(closed) => Err(Denial::new(
-                "gateway_stopping",
-                format!("{closed}; send the same call again when the gateway is back"),
-            )),
+        facts.call_id = request.tool_call_id.clone();
+        facts.run_id = request.run_id.clone();
+        facts.turn_id = request.turn_id.clone();
+        let id = request.approval_request_id.clone();
+        facts.approval = Some(id.clone());
+        if let EarlierState::Approved { .. } = state {
+            return Ok(());
+        }
+        let Some(waiting) = self.queue().join(&id) else { return self.ended(&id) };
+        match wait(waiting, gone).await {
+            Ok(Some(outcome)) => denial(&outcome, self.policy().approval_timeout),
+            Ok(None) => Err(called_off()),
+            Err(error) => Err(stopping(&error.to_string())),
         }
     }
 
     async fn ask(
         &self,
         facts: &mut CallFacts,
-        manifest: &Manifest,
-        rendering: &Rendering,
-        rule: &Rule,
-        args: &Content,
-    ) -> Result<Waiting, Box<Denial>> {
+        need: Need<'_>,
+        gone: &mut CallerGone,
+    ) -> Result<(), Box<Denial>> {
+        let Need { manifest, rendering, rule, args, arguments } = need;
         let timeout = self.policy().approval_timeout;
         let place = self
             .queue()
             .admit(facts.agent_id.clone(), timeout)
             .map_err(|error| Denial::new("not_held", error.to_string()))?;
+        let presentation = self.before_approval(facts, manifest, rendering, rule, gone).await?;
         let id = random_id(self.entropy())
             .map_err(|error| Denial::new("no_entropy", error.to_string()))?;
         let internal =
             |error: &dyn std::fmt::Display| Denial::new("not_recorded", error.to_string());
         let id = ApprovalRequestId::new(id).map_err(|e| internal(&e))?;
         let (package, now) = (self.package(), self.now());
+        let coverable =
+            coverable(self.policy(), self.policy_digest(), facts, manifest, arguments, now);
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let request = facts
+        let mut request = facts
             .approval_request(id.clone(), rule, rendering, timeout_ms, package, now)
             .map_err(|e| internal(&e))?;
-        request.validate().map_err(|e| internal(&e))?;
-        let drafts = approval_opening(&request, package, now).map_err(|e| internal(&e))?;
-        let batch = Batch { drafts, contents: vec![args.clone()] };
-        self.journal().append(batch).await.map_err(|e| internal(&e))?;
+        if coverable.is_some() {
+            let for_session = countersign_core::approval::ApprovalDecisionKind::ApprovedForSession;
+            request.allowed_decisions.insert(1, for_session);
+        }
+        request.presentation = presentation.clone().map(Box::new);
+        let shown = presentation.as_ref();
+        let digest = rendering.shown_digest(shown);
+        request.rendering_digest = Some(digest);
         facts.approval = Some(id.clone());
-        self.recorder().expect(Arc::new(request));
-        Ok(place.hold(HoldRequest {
+        let hold = HoldRequest {
             id,
             kind: HoldKind::ToolCall,
-            summary: rendering.command.clone(),
-            reason: rule.text.clone(),
-            context_snapshot: context(manifest, rendering, facts),
+            summary: shown.map_or(&rendering.command, |shown| &shown.summary).clone(),
+            reason: shown.map_or(&rule.text, |shown| &shown.reason).clone(),
+            context_snapshot: context(manifest, rendering, facts, shown, coverable.as_ref()),
             created_at_millis: now,
             fingerprint: facts.fingerprint,
-            rendering_digest: Some(rendering.digest()),
-        }))
+            rendering_digest: Some(digest),
+        };
+        let brake = facts.brake.clone();
+        let question = Question { request, contents: vec![args.clone()], coverable, brake };
+        let taken = Mutex::new(Some((place, hold)));
+        let seat = Seat { queue: self.queue().clone(), taken, gone: gone.clone() };
+        let asked = self.broker().ask(question, Some(&seat)).await;
+        let id = facts.approval.clone();
+        let found = id.and_then(|id| seat.queue.find(&id)).and_then(|(_, outcome)| outcome);
+        match asked {
+            Ok(outcome) => released(&outcome, found.as_ref(), timeout),
+            Err(AskError::Stopping) => Err(stopping(&AskError::Stopping.to_string())),
+            // The hold is denied when its outcome cannot be recorded.
+            Err(AskError::NotRecorded(error)) => match found {
+                Some(found) => denial(&found, timeout),
+                None => Err(internal(&error)),
+            },
+            Err(error) => Err(internal(&error)),
+        }
+    }
+
+    /// Decides about a held call. Returns once the decision is durable and the call released.
+    ///
+    /// # Errors
+    /// When it does not count: the hold is unchanged, or had ended before.
+    pub async fn decide(
+        &self,
+        id: &ApprovalRequestId,
+        decision: Decision,
+        approver: Approver,
+    ) -> Result<Resolved, ResolveError> {
+        let checked = match self.broker().decision(id, &decision, &approver, self.now()) {
+            Ok(decision) => self.broker().check(id, &decision),
+            // Of a hold that has ended, the queue knows how.
+            Err(SettleError::Grant(_)) if self.ended_hold(id) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match checked {
+            Err(error @ (SettleError::Refused(_) | SettleError::Grant(_))) => {
+                Err(ResolveError::NotAllowed(error.to_string()))
+            }
+            _ => self.queue().resolve(id, decision, approver).await,
+        }
+    }
+
+    fn ended_hold(&self, id: &ApprovalRequestId) -> bool {
+        self.queue().find(id).is_none_or(|(_, outcome)| outcome.is_some())
     }
 
     /// An approval that was given before the restart, or else the oldest hold that waits.
@@ -222,6 +430,35 @@ impl Kernel {
     }
 }
 
+fn called_off() -> Box<Denial> {
+    Denial::new("called_off", "the caller went away".to_owned())
+}
+
+fn stopping(why: &str) -> Box<Denial> {
+    let message = format!("the gateway is {why}; send the same call again when it is back");
+    Denial::new("gateway_stopping", message)
+}
+
+/// What the broker's ending means for the call. The queue, where it knows the hold, has the
+/// approver's name for people.
+fn released(
+    outcome: &ApprovalOutcome,
+    found: Option<&Outcome>,
+    timeout: std::time::Duration,
+) -> Result<(), Box<Denial>> {
+    if outcome.releases_tool() {
+        return Ok(());
+    }
+    match (outcome.status, found) {
+        (ApprovalTerminalStatus::Cancelled, _) => Err(called_off()),
+        (_, Some(found)) if found.code == outcome.reason_code => denial(found, timeout),
+        (ApprovalTerminalStatus::Denied, _) if outcome.decision.is_none() => {
+            Err(Denial::new(&outcome.reason_code, taken_back(&outcome.reason_code)))
+        }
+        _ => Err(Denial::new(&outcome.reason_code, format!("denied: {}", outcome.reason_code))),
+    }
+}
+
 fn denial(outcome: &Outcome, timeout: std::time::Duration) -> Result<(), Box<Denial>> {
     let by = outcome.decision.as_ref().map(|(_, approver)| approver.clone());
     let reason = outcome.decision.as_ref().and_then(|(decision, _)| decision.reason.clone());
@@ -237,8 +474,8 @@ fn denial(outcome: &Outcome, timeout: std::time::Duration) -> Result<(), Box<Den
         (HoldStatus::Cancelled, None) => "the call was called off".to_owned(),
         (_, None) => "denied: the decision could not be recorded".to_owned(),
     };
-    let code = outcome.code.to_owned();
-    Err(Box::new(Denial { code, message, by, reason, problems: Vec::new() }))
+    let code = outcome.code;
+    Err(Box::new(Denial { by, reason, ..*Denial::new(code, message) }))
 }
 
 /// The id of a new call.

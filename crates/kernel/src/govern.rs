@@ -4,14 +4,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_audit::receipt::Receipt;
+use countersign_core::approval::GrantCall;
 use countersign_core::digest::Digest;
 use countersign_core::effect::EffectTerminalStatus;
 use countersign_core::hold::Approver;
-use countersign_core::id::{AgentId, ContentRef, RunId, RuntimePackageFingerprint, ToolCallId};
+use countersign_core::hook::HookPoint;
+use countersign_core::id::{
+    AgentId, ContentRef, HookId, RunId, RuntimePackageFingerprint, SessionId, ToolCallId,
+};
 use countersign_core::journal::EncodedDraft;
 use countersign_core::plan::RunLimits;
 use countersign_core::text::{reveal, visible};
-use countersign_core::tool::ToolCallStatus;
 use countersign_escalation::time::rfc3339;
 use countersign_escalation::{EscalationQueue, Limits};
 use countersign_manifest::{ArgProblem, Envelope, EnvelopeStatus, Manifest, ManifestSet, Planned};
@@ -22,11 +25,14 @@ use countersign_ports::journal::{AppendError, Batch, Committed, Content, Journal
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use crate::approval::{EarlierApprovals, JournalRecorder, call_id};
+use crate::approval::{BrokerRecorder, EarlierApprovals, Need, argument_digests, call_id};
+use crate::broker::{ApprovalBroker, GrantUse};
+use crate::hooks::{Hook, HookCoordinator, HookStop, StopScope};
+use crate::points::{PlannedCall, ToolRequest};
 use crate::policy::Policy;
 use crate::records::{Base, CallFacts, ToolStep};
-use crate::recovery::{Found, StartError, recover};
-use crate::render::{Rendering, canonical, fingerprint, shorten};
+use crate::recovery::{Fold, Found, StartError, recover};
+use crate::render::{canonical, shorten};
 use crate::run::{Run, RunError};
 
 /// Bytes of output in an envelope. The whole output stands in the journal's content store.
@@ -48,6 +54,8 @@ pub struct Parts {
     pub policy: Policy,
     /// How many calls may wait for one.
     pub limits: Limits,
+    /// What looks at, changes and stops calls and runs.
+    pub hooks: Vec<Hook>,
     /// The program and version, for the records.
     pub version: String,
 }
@@ -65,7 +73,8 @@ struct Inner {
     policy_digest: Digest,
     package: RuntimePackageFingerprint,
     queue: EscalationQueue,
-    recorder: Arc<JournalRecorder>,
+    broker: ApprovalBroker,
+    hooks: HookCoordinator,
     earlier: Mutex<EarlierApprovals>,
 }
 
@@ -84,6 +93,8 @@ pub struct Denial {
     pub by: Option<Approver>,
     /// What the person wrote.
     pub reason: Option<String>,
+    /// The hook, if it was one.
+    pub hook: Option<HookId>,
     /// Every bad argument.
     pub problems: Vec<ArgProblem>,
 }
@@ -91,7 +102,19 @@ pub struct Denial {
 impl Denial {
     pub(crate) fn new(code: &str, message: String) -> Box<Self> {
         let code = code.to_owned();
-        Box::new(Self { code, message, by: None, reason: None, problems: Vec::new() })
+        let (by, reason, hook, problems) = (None, None, None, Vec::new());
+        Box::new(Self { code, message, by, reason, hook, problems })
+    }
+
+    pub(crate) fn by_hook(stop: HookStop) -> Box<Self> {
+        let HookStop { hook_id, code, message, reason, .. } = stop;
+        let code = if code == "hook.called_off" { "called_off" } else { code };
+        let reason = reason.map(|given| format!("{}: {}", given.code, given.redacted_summary));
+        Box::new(Self {
+            reason: reason.map(|reason| shorten(&visible(&reason))),
+            hook: Some(hook_id),
+            ..*Self::new(code, format!("denied by {message}"))
+        })
     }
 }
 
@@ -116,6 +139,7 @@ impl Kernel {
     /// # Errors
     /// When the journal cannot be read or written.
     pub async fn start(parts: Parts) -> Result<(Self, Found), StartError> {
+        let fold = Fold::read(&*parts.journal).await?;
         let policy_digest = parts.policy.digest();
         let package = Digest::of(canonical(&json!({
             "version": parts.version,
@@ -124,13 +148,21 @@ impl Kernel {
         })))
         .to_string();
         let package = RuntimePackageFingerprint::new(package);
-        let recorder = Arc::new(JournalRecorder {
-            journal: Arc::clone(&parts.journal),
-            clock: Arc::clone(&parts.clock),
-            package: package.clone(),
-            requests: Mutex::default(),
-        });
-        let queue = EscalationQueue::new(Arc::clone(&parts.clock), recorder.clone(), parts.limits);
+        let (journal, clock) = (&parts.journal, &parts.clock);
+        let hooks = HookCoordinator::new(
+            parts.hooks,
+            Arc::clone(journal),
+            Arc::clone(clock),
+            fold.next_invocation(),
+        )?;
+        let broker = ApprovalBroker::new(
+            Arc::clone(journal),
+            Arc::clone(clock),
+            hooks.clone(),
+            package.clone(),
+        );
+        let recorder = Arc::new(BrokerRecorder(broker.clone()));
+        let queue = EscalationQueue::new(Arc::clone(clock), recorder, parts.limits);
         let kernel = Self(Arc::new(Inner {
             journal: parts.journal,
             clock: parts.clock,
@@ -141,10 +173,11 @@ impl Kernel {
             policy_digest,
             package,
             queue,
-            recorder,
+            broker,
+            hooks,
             earlier: Mutex::default(),
         }));
-        let found = recover(&kernel).await?;
+        let found = recover(&kernel, fold).await?;
         Ok((kernel, found))
     }
 
@@ -184,8 +217,16 @@ impl Kernel {
         &self.0.package
     }
 
-    pub(crate) fn recorder(&self) -> &JournalRecorder {
-        &self.0.recorder
+    /// What asks for approval and keeps grants.
+    #[must_use]
+    pub fn broker(&self) -> &ApprovalBroker {
+        &self.0.broker
+    }
+
+    /// The hooks.
+    #[must_use]
+    pub fn hooks(&self) -> &HookCoordinator {
+        &self.0.hooks
     }
 
     pub(crate) fn earlier(&self) -> &Mutex<EarlierApprovals> {
@@ -196,31 +237,67 @@ impl Kernel {
         self.0.clock.now_millis()
     }
 
-    /// Starts a run: returns once its start is recorded.
+    /// Starts a run: returns once its start is recorded. `session` is the client's own, which
+    /// may have many runs; grants reach as far as it does, or else as the run.
     ///
     /// # Errors
-    /// When it cannot be recorded; there is no run then.
-    pub async fn run_start(&self, agent_id: AgentId, how: &str) -> Result<Run, RunError> {
+    /// When a hook does not let it begin, or it cannot be recorded; there is no run then.
+    pub async fn run_start(
+        &self,
+        agent_id: AgentId,
+        session: Option<SessionId>,
+        how: &str,
+    ) -> Result<Run, RunError> {
         let id = RunId::new(format!("run.{}", ordered_id(self.entropy(), self.now())?))?;
-        let run = Run::new(id, agent_id)?;
-        self.run_note(&run, "started", how).await?;
+        let run = Run::new(id, agent_id, session);
+        if let Err(stop) = self.run_point(&run, HookPoint::RunStarting, how).await {
+            return Err(RunError::Stopped(Box::new(stop)));
+        }
+        self.run_record(&run, "started", "run_started", "started", how).await?;
         Ok(run)
     }
 
-    /// Records something about a run, once for each status: that it ended, and why.
+    /// Ends a run: what hooks do about that, and the record of it. Once for each run.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn run_end(&self, run: &Run, reason: &str) -> Result<(), RunError> {
+        let before = self.run_point(run, HookPoint::BeforeRunComplete, reason).await;
+        let stop = before.as_ref().err().or(run.stopped());
+        let status = match stop.map(|stop| stop.scope) {
+            None => "ended",
+            Some(StopScope::FailRun) => "failed",
+            Some(StopScope::InterruptRun) => "interrupted",
+            Some(StopScope::Step) => "repair_needed",
+        };
+        let reason = match stop {
+            None => reason.to_owned(),
+            Some(stop) => format!("{reason}; {}", stop.message),
+        };
+        self.run_record(run, "ended", "run_ended", status, &reason).await?;
+        if let Err(stop) = self.run_point(run, HookPoint::AfterRunTerminal, &reason).await {
+            tracing::warn!(run = %run.id(), "after the end of a run: {}", stop.message);
+        }
+        Ok(())
+    }
+
+    /// Records something about a run outside a call, as often as it happens.
     ///
     /// # Errors
     /// When it cannot be recorded.
     pub async fn run_note(&self, run: &Run, status: &str, reason: &str) -> Result<(), RunError> {
-        let event = match status {
-            "started" => "run_started",
-            "ended" => "run_ended",
-            _ => "run_noted",
-        };
-        let suffix = match event {
-            "run_noted" => format!("{status}.{}", ordered_id(self.entropy(), self.now())?),
-            _ => status.to_owned(),
-        };
+        let suffix = format!("{status}.{}", ordered_id(self.entropy(), self.now())?);
+        self.run_record(run, &suffix, "run_noted", status, reason).await
+    }
+
+    async fn run_record(
+        &self,
+        run: &Run,
+        suffix: &str,
+        event: &'static str,
+        status: &str,
+        reason: &str,
+    ) -> Result<(), RunError> {
         let base = Base {
             run_id: run.id(),
             agent_id: run.agent_id(),
@@ -228,7 +305,7 @@ impl Kernel {
             now: self.now(),
         };
         let draft = base
-            .run(&suffix, event, status, &shorten(&visible(reason)))
+            .run(suffix, event, status, &shorten(&visible(reason)))
             .map_err(|error| RunError::Record(error.to_string()))?;
         self.journal().append(Batch { drafts: vec![draft], contents: Vec::new() }).await?;
         Ok(())
@@ -266,13 +343,16 @@ impl Kernel {
         };
         let name = shorten(&visible(tool)).chars().take(64).collect::<String>();
         let name = if name.is_empty() { "?".to_owned() } else { name };
-        let mut facts = match CallFacts::new(run, call, run.next_turn(), name) {
+        let facts = match CallFacts::new(run, call, run.next_turn(), name) {
             Ok(facts) => facts,
             Err(error) => {
                 let denial = Denial::new("not_recorded", error.to_string());
                 return self.denied(tool, String::new(), *denial);
             }
         };
+        if let Some(stop) = run.stopped() {
+            return self.refuse(&facts, String::new(), run_stopped(stop)).await;
+        }
         let Some(manifest) = self.manifests().get(tool) else {
             let denial = Denial::new("unknown_tool", format!("there is no tool `{}`", facts.tool));
             return self.refuse(&facts, String::new(), denial).await;
@@ -283,36 +363,91 @@ impl Kernel {
                 return self.refuse(&facts, String::new(), bad_arguments(problems)).await;
             }
         };
-        let rendering = Rendering::new(manifest, &planned);
-        let args = Content::new(canonical(arguments));
-        facts.fingerprint =
-            Some(fingerprint(run.agent_id(), manifest, &planned.plan, self.policy_digest()));
-        if let Err(error) = facts.plan(manifest, &args.digest(), &rendering) {
-            let denial = Denial::new("not_recorded", error.to_string());
-            return self.refuse(&facts, rendering.command, denial).await;
-        }
-        if let Some(rule) = self.policy().rule(manifest)
-            && let Err(denial) =
-                self.countersign(&mut facts, manifest, &rendering, &rule, &args, &mut gone).await
-        {
-            return self.refuse(&facts, rendering.command, denial).await;
-        }
-        if gone.has_changed().is_err() {
-            let denial = Denial::new("called_off", "the caller went away".to_owned());
-            return self.refuse(&facts, rendering.command, denial).await;
-        }
-        let intent = ToolStep {
-            status: ToolCallStatus::IntentRecorded,
-            terminal: None,
-            error: None,
-            summary: "",
-            contents: &[],
+        let call = facts.clone();
+        let call = match PlannedCall::new(self, manifest, call, arguments.clone(), planned) {
+            Ok(call) => call,
+            Err(error) => {
+                let denial = Denial::new("not_recorded", error.to_string());
+                return self.refuse(&facts, String::new(), denial).await;
+            }
         };
-        if let Err(error) = self.append(&facts, intent, vec![args]).await {
-            let denial = Denial::new("not_recorded", format!("journal: {error}"));
-            return self.denied(&facts.tool, rendering.command, *denial).of(&facts);
+        let mut request = ToolRequest::new(self, manifest, call);
+        let hooked = self.before_tool(&mut request, &gone).await;
+        let ToolRequest { call, asks, .. } = request;
+        let PlannedCall { mut facts, arguments, planned, rendering, args } = call;
+        if let Err(denial) = hooked {
+            return self.refuse(&facts, rendering.command, denial).await;
         }
-        self.effect(facts, manifest, planned, rendering.command, gone).await
+        let mut granted = None;
+        // A grant answers the policy's question, not that of a hook.
+        if let Some(rule) = asks.clone().or_else(|| self.policy().rule(manifest)) {
+            granted = match asks {
+                Some(_) => None,
+                None => self.granted(&mut facts, manifest, &arguments),
+            };
+            let need = Need {
+                manifest,
+                rendering: &rendering,
+                rule: &rule,
+                args: &args,
+                arguments: &arguments,
+            };
+            if granted.is_none()
+                && let Err(denial) = self.countersign(&mut facts, need, &mut gone).await
+            {
+                return self.refuse(&facts, rendering.command, denial).await;
+            }
+        }
+        let stopped = match facts.brake.engaged() {
+            _ if gone.has_changed().is_err() => {
+                Some(Denial::new("called_off", "the caller went away".to_owned()))
+            }
+            Some(stop) => Some(run_stopped(stop)),
+            None => None,
+        };
+        let denial = match stopped {
+            Some(denial) => Some(denial),
+            None => match self.append(&facts, ToolStep::Intent, vec![args]).await {
+                Ok(_) => None,
+                Err(error) => Some(Denial::new("not_recorded", format!("journal: {error}"))),
+            },
+        };
+        match denial {
+            None => self.effect(facts, manifest, planned, rendering.command, gone).await,
+            Some(denial) => {
+                if let Some(taken) = &granted {
+                    self.broker().grant_return(taken);
+                    (facts.approval, facts.grant_use) = (None, None);
+                }
+                match denial.code.as_str() {
+                    "not_recorded" => {
+                        self.denied(&facts.tool, rendering.command, *denial).of(&facts)
+                    }
+                    _ => self.refuse(&facts, rendering.command, denial).await,
+                }
+            }
+        }
+    }
+
+    /// The grant that releases the call, if there is one. The call's intent records its use.
+    fn granted(
+        &self,
+        facts: &mut CallFacts,
+        manifest: &Manifest,
+        arguments: &Map<String, Value>,
+    ) -> Option<GrantUse> {
+        let taken = self.broker().grant_take(&GrantCall {
+            agent_id: &facts.agent_id,
+            session: &facts.session,
+            canonical_tool_name: &facts.tool,
+            manifest_digest: manifest.digest(),
+            policy_digest: self.policy_digest(),
+            arguments: &argument_digests(arguments),
+            now_millis: self.now(),
+        })?;
+        facts.approval = Some(taken.request_id.clone());
+        facts.grant_use = Some(taken.number);
+        Some(taken)
     }
 
     /// Runs the plan, whose intent is durable, and records how it ended.
@@ -365,15 +500,18 @@ impl Kernel {
         let output = Content::new(execution.stdout);
         let reference = ContentRef::new(output.digest().to_string());
         let contents: Vec<_> = reference.ok().into_iter().collect();
-        let step = ToolStep {
-            status: terminal.into(),
-            terminal: Some(terminal),
+        let step = ToolStep::End {
+            terminal,
             error: None,
             summary: &summary,
             contents: &contents,
+            hook: None,
         };
         let receipt = match self.append(&facts, step, vec![output]).await {
-            Ok(receipt) => receipt,
+            Ok(receipt) => {
+                self.after_tool(&facts, &mut envelope, &summary, &contents).await;
+                receipt
+            }
             Err(error) => {
                 tracing::error!(call = %facts.call_id, %error, "a result is not recorded");
                 // The effect stays without a result, and is listed as unknown at the next
@@ -393,12 +531,12 @@ impl Kernel {
     /// Records the refusal, if that is possible, and refuses in any case.
     async fn refuse(&self, facts: &CallFacts, command: String, denial: Box<Denial>) -> Governed {
         let summary = shorten(&denial.message);
-        let step = ToolStep {
-            status: ToolCallStatus::DeniedBeforeExecution,
-            terminal: Some(EffectTerminalStatus::DeniedBeforeExecution),
+        let step = ToolStep::End {
+            terminal: EffectTerminalStatus::DeniedBeforeExecution,
             error: Some(&denial.code),
             summary: &summary,
             contents: &[],
+            hook: denial.hook.as_ref(),
         };
         let stopping = denial.code == "gateway_stopping";
         // A call that is still held has not ended.
@@ -530,6 +668,11 @@ impl Governed {
         self.envelope.scan_id = facts.call_id.to_string();
         self
     }
+}
+
+fn run_stopped(stop: &HookStop) -> Box<Denial> {
+    let message = format!("the run takes no further call, start a new one: {}", stop.message);
+    Box::new(Denial { hook: Some(stop.hook_id.clone()), ..*Denial::new("run_stopped", message) })
 }
 
 fn bad_arguments(problems: Vec<ArgProblem>) -> Box<Denial> {

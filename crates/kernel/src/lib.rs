@@ -12,19 +12,25 @@
 //! ```
 
 mod approval;
+mod broker;
 mod govern;
 mod hooks;
+mod points;
 mod policy;
 mod records;
 mod recovery;
 mod render;
 mod run;
 
+pub use broker::{
+    Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, GrantStatus,
+    Question, SettleError,
+};
 pub use govern::{Denial, Governed, Kernel, Parts};
 pub use hooks::{
     Accepted, Brake, Hook, HookCoordinator, HookDomain, HookMoment, HookStop, Observed, StopScope,
 };
-pub use policy::{Policy, Rule};
+pub use policy::{GrantLimits, Policy, Rule};
 pub use recovery::{Found, StartError};
 pub use render::{Rendering, fingerprint};
 pub use run::{Run, RunError};

@@ -1,17 +1,18 @@
 //! Building the records of a call. What stands where follows the record contract.
 
 use countersign_core::approval::{
-    ApprovalDecision, ApprovalDecisionKind, ApprovalPart, ApprovalRecord, ApprovalRequest,
-    ApprovalTerminalStatus, DispatcherScope,
+    ApprovalDecisionKind, ApprovalEvent, ApprovalOutcome, ApprovalPart, ApprovalRecord,
+    ApprovalRequest, ApprovalTerminalStatus, DispatcherScope,
 };
 use countersign_core::digest::Digest;
 use countersign_core::effect::{
     EffectClass, EffectIntent, EffectKind, EffectResult, EffectTerminalStatus, RiskClass,
 };
-use countersign_core::hold::{Approver, DecisionKind, HoldStatus};
+use countersign_core::hold::Approver;
+use countersign_core::hook::hook_ref;
 use countersign_core::id::{
-    AgentId, ApprovalRequestId, ContentRef, EffectId, IdError, RecordId, RefId, RunId,
-    RuntimePackageFingerprint, ToolCallId, TurnId,
+    AgentId, ApprovalRequestId, ContentRef, EffectId, HookId, IdError, RecordId, RefId, RunId,
+    RuntimePackageFingerprint, SessionId, ToolCallId, TurnId,
 };
 use countersign_core::journal::{
     EncodeError, EncodedDraft, JournalDraft, JournalRecord, RecordBase, RecoveryMarker,
@@ -22,9 +23,9 @@ use countersign_core::refs::{
     PolicyRef, PrivacyClass, RetentionClass, SourceKind, SourceRef,
 };
 use countersign_core::tool::{SidecarRef, ToolCallRecord, ToolCallStatus};
-use countersign_escalation::Outcome;
 use countersign_manifest::{Manifest, RiskTier};
 
+use crate::hooks::Brake;
 use crate::policy::Rule;
 use crate::render::Rendering;
 use crate::run::Run;
@@ -121,6 +122,10 @@ pub(crate) struct CallFacts {
     pub(crate) args_summary: String,
     pub(crate) fingerprint: Option<Digest>,
     pub(crate) approval: Option<ApprovalRequestId>,
+    pub(crate) session_id: Option<SessionId>,
+    pub(crate) session: RefId,
+    pub(crate) brake: Brake,
+    pub(crate) grant_use: Option<u64>,
 }
 
 impl CallFacts {
@@ -143,6 +148,10 @@ impl CallFacts {
             args_summary: "not read".to_owned(),
             fingerprint: None,
             approval: None,
+            session_id: run.session_id().cloned(),
+            session: run.session(),
+            brake: run.brake().clone(),
+            grant_use: None,
         })
     }
 
@@ -181,6 +190,26 @@ impl CallFacts {
         EffectId::new(format!("effect.{}", self.call_id))
     }
 
+    /// What the call's records have in common.
+    pub(crate) fn record_base(
+        &self,
+        package: &RuntimePackageFingerprint,
+        now: u64,
+    ) -> Result<RecordBase, IdError> {
+        Ok(RecordBase {
+            session_id: self.session_id.clone(),
+            turn_id: Some(self.turn_id.clone()),
+            destination: Some(self.destination()?),
+            correlation_keys: of_call(&self.call_id),
+            ..self.base(package, now).record_base(self.source.clone())
+        })
+    }
+
+    /// The call as other records refer to it.
+    pub(crate) fn subject(&self) -> EntityRef {
+        EntityRef::new(EntityKind::ToolCall, RefId::from(&self.call_id))
+    }
+
     /// A step of the call itself.
     pub(crate) fn tool_record(
         &self,
@@ -188,8 +217,7 @@ impl CallFacts {
         package: &RuntimePackageFingerprint,
         now: u64,
     ) -> Result<EncodedDraft, BuildError> {
-        let effect_id = self.effect_id()?;
-        let subject = EntityRef::new(EntityKind::ToolCall, RefId::from(&self.call_id));
+        let (effect_id, subject) = (self.effect_id()?, self.subject());
         let mut related = vec![EntityRef::new(EntityKind::Effect, RefId::from(&effect_id))];
         if let Some(id) = &self.approval {
             related.push(EntityRef::new(EntityKind::ApprovalRequest, RefId::from(id)));
@@ -199,43 +227,7 @@ impl CallFacts {
             Some(_) => vec![policy("policy.approval")?],
             None => Vec::new(),
         };
-        let effect_intent = match step.terminal {
-            Some(_) => None,
-            None => Some(EffectIntent {
-                effect_id: effect_id.clone(),
-                kind: EffectKind::ToolExecution,
-                subject_ref: subject.clone(),
-                source: self.source.clone(),
-                destination: Some(self.destination()?),
-                policy_refs: policy_refs.clone(),
-                idempotency_key: None,
-                dedupe_key: None,
-                content_refs: requested.clone(),
-                redacted_summary: format!("execute tool {}", self.tool),
-            }),
-        };
-        let effect_result = match step.terminal {
-            None => None,
-            Some(terminal_status) => Some(EffectResult {
-                effect_id,
-                terminal_status,
-                external_operation_id: None,
-                reconciliation_ref: None,
-                error_ref: step.error.map(str::to_owned),
-                content_refs: step.contents.to_vec(),
-                redacted_summary: step.summary.to_owned(),
-            }),
-        };
-        let (part, event) = match step.terminal {
-            None => ("intent", "tool_intent_recorded"),
-            Some(EffectTerminalStatus::DeniedBeforeExecution) => ("denied", "tool_denied"),
-            Some(_) => ("result", "tool_result_recorded"),
-        };
-        let contents = match step.terminal {
-            None => requested.clone(),
-            Some(_) => step.contents.to_vec(),
-        };
-        let payload = ToolCallRecord {
+        let mut record = ToolCallRecord {
             tool_call_id: self.call_id.clone(),
             run_id: self.run_id.clone(),
             turn_id: Some(self.turn_id.clone()),
@@ -244,43 +236,95 @@ impl CallFacts {
             namespace: format!("tool.{}", self.tool),
             source: self.source.clone(),
             destination: self.destination()?,
-            executor_ref: match step.status {
-                ToolCallStatus::DeniedBeforeExecution => None,
-                _ => Some(RefId::new("executor.process")?),
-            },
+            executor_ref: Some(RefId::new("executor.process")?),
             policy_refs,
             sidecar_refs: self.manifest.iter().cloned().collect(),
             effect_class: EffectClass::Process,
             risk_class: self.risk,
             privacy: PrivacyClass::default(),
             retention: RetentionClass::Durable,
-            requested_args_refs: requested,
+            requested_args_refs: requested.clone(),
             redacted_args_summary: self.args_summary.clone(),
             original_redacted_args_summary: None,
             patched_redacted_args_summary: None,
-            result_content_refs: step.contents.to_vec(),
-            redacted_result_summary: step.terminal.map(|_| step.summary.to_owned()),
+            result_content_refs: Vec::new(),
+            redacted_result_summary: None,
             original_redacted_result_summary: None,
             patched_redacted_result_summary: None,
             hook_id: None,
             idempotency_key: None,
-            status: step.status,
+            status: ToolCallStatus::IntentRecorded,
             policy_outcome: None,
-            effect_intent,
-            effect_result,
+            effect_intent: None,
+            effect_result: None,
             unsafe_pending_reason: None,
             fingerprint: self.fingerprint,
+            grant_use: self.grant_use,
+        };
+        let (part, event, contents);
+        match step {
+            ToolStep::Intent => {
+                (part, event) = ("intent".to_owned(), "tool_intent_recorded");
+                contents = requested.clone();
+                record.effect_intent = Some(EffectIntent {
+                    destination: Some(self.destination()?),
+                    policy_refs: record.policy_refs.clone(),
+                    content_refs: requested,
+                    ..EffectIntent::new(
+                        effect_id,
+                        EffectKind::ToolExecution,
+                        subject.clone(),
+                        self.source.clone(),
+                        format!("execute tool {}", self.tool),
+                    )
+                });
+            }
+            ToolStep::End { terminal, error, summary, contents: output, hook } => {
+                record.status = terminal.into();
+                if terminal == EffectTerminalStatus::DeniedBeforeExecution {
+                    (part, event) = ("denied".to_owned(), "tool_denied");
+                    record.executor_ref = None;
+                } else {
+                    (part, event) = ("result".to_owned(), "tool_result_recorded");
+                }
+                contents = output.to_vec();
+                record.hook_id = hook.cloned();
+                record.result_content_refs = output.to_vec();
+                record.redacted_result_summary = Some(summary.to_owned());
+                record.effect_result = Some(EffectResult {
+                    error_ref: error.map(str::to_owned),
+                    content_refs: output.to_vec(),
+                    ..EffectResult::new(effect_id, terminal, summary)
+                });
+            }
+            ToolStep::Modified { hook, before } => {
+                (part, event) = (format!("request_modified.{hook}"), "tool_request_modified");
+                contents = requested;
+                record.status = ToolCallStatus::RequestModified;
+                record.hook_id = Some(hook.clone());
+                record.original_redacted_args_summary = Some(before.to_owned());
+                record.patched_redacted_args_summary = Some(self.args_summary.clone());
+            }
+            ToolStep::Rewritten { hook, before, after, contents: output } => {
+                (part, event) = (format!("result_rewritten.{hook}"), "tool_result_rewritten");
+                contents = output.to_vec();
+                record.status = ToolCallStatus::ResultRewritten;
+                record.hook_id = Some(hook.clone());
+                record.result_content_refs = output.to_vec();
+                record.redacted_result_summary = Some(after.to_owned());
+                record.original_redacted_result_summary = Some(before.to_owned());
+                record.patched_redacted_result_summary = Some(after.to_owned());
+            }
         }
-        .into();
+        if let Some(hook) = &record.hook_id {
+            related.push(hook_ref(hook));
+        }
         let base = RecordBase {
-            turn_id: Some(self.turn_id.clone()),
-            destination: Some(self.destination()?),
-            correlation_keys: of_call(&self.call_id),
             tags: vec!["tool_execution".to_owned()],
-            ..self.base(package, now).record_base(self.source.clone())
+            ..self.record_base(package, now)?
         };
         let id = RecordId::new(format!("journal.record.tool.{}.{part}", self.call_id))?;
-        let record = base.record(id, ("tool", event), subject, related, payload);
+        let record = base.record(id, ("tool", event), subject, related, record.into());
         encode(JournalRecord { content_refs: contents, ..record })
     }
 
@@ -298,7 +342,7 @@ impl CallFacts {
             approval_dispatch_effect_id: EffectId::new(format!("effect.approval.{id}"))?,
             approval_request_id: id,
             run_id: self.run_id.clone(),
-            session_id: None,
+            session_id: self.session_id.clone(),
             agent_id: self.agent_id.clone(),
             turn_id: self.turn_id.clone(),
             tool_call_id: self.call_id.clone(),
@@ -324,17 +368,50 @@ impl CallFacts {
             runtime_package_fingerprint: package.clone(),
             fingerprint: self.fingerprint,
             rendering_digest: Some(rendering.digest()),
+            presentation: None,
         })
     }
 }
 
 /// What a tool record says beyond the call's facts.
-pub(crate) struct ToolStep<'a> {
-    pub(crate) status: ToolCallStatus,
-    pub(crate) terminal: Option<EffectTerminalStatus>,
-    pub(crate) error: Option<&'a str>,
-    pub(crate) summary: &'a str,
-    pub(crate) contents: &'a [ContentRef],
+#[derive(Clone, Copy)]
+pub(crate) enum ToolStep<'a> {
+    /// The effect is announced.
+    Intent,
+    /// The call has ended, or does not begin.
+    End {
+        terminal: EffectTerminalStatus,
+        error: Option<&'a str>,
+        summary: &'a str,
+        contents: &'a [ContentRef],
+        hook: Option<&'a HookId>,
+    },
+    /// A hook changed the arguments to those of the facts.
+    Modified { hook: &'a HookId, before: &'a str },
+    /// A hook replaced the result.
+    Rewritten { hook: &'a HookId, before: &'a str, after: &'a str, contents: &'a [ContentRef] },
+}
+
+/// How a request ends.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ending {
+    pub(crate) event: ApprovalEvent,
+    /// How the effect of asking ended.
+    pub(crate) effect: EffectTerminalStatus,
+    pub(crate) outcome: ApprovalOutcome,
+}
+
+/// What the records of a request have in common.
+pub(crate) fn approval_base(
+    request: &ApprovalRequest,
+    package: &RuntimePackageFingerprint,
+    now: u64,
+) -> RecordBase {
+    RecordBase {
+        correlation_keys: of_call(&request.tool_call_id),
+        runtime_package_fingerprint: package.clone(),
+        ..request.record_base(now)
+    }
 }
 
 fn approval_record(
@@ -344,12 +421,7 @@ fn approval_record(
     package: &RuntimePackageFingerprint,
     now: u64,
 ) -> Result<EncodedDraft, BuildError> {
-    let base = RecordBase {
-        correlation_keys: of_call(&request.tool_call_id),
-        runtime_package_fingerprint: package.clone(),
-        ..request.record_base(now)
-    };
-    encode(request.journal_record(base, part, record)?)
+    encode(request.journal_record(approval_base(request, package, now), part, record)?)
 }
 
 /// The two records that must be durable before anybody may see the question.
@@ -369,75 +441,69 @@ pub(crate) fn approval_opening(
     ])
 }
 
-/// The two records that must be durable before the waiter may learn the outcome.
+/// The two records that must be durable before anybody may learn of the ending.
 pub(crate) fn approval_closing(
     request: &ApprovalRequest,
-    outcome: &Outcome,
+    ending: &Ending,
     package: &RuntimePackageFingerprint,
     now: u64,
 ) -> Result<Vec<EncodedDraft>, BuildError> {
     let request_id = request.approval_request_id.clone();
-    let (status, summary) = match outcome.status {
-        HoldStatus::Approved => (ApprovalTerminalStatus::Approved, "approved"),
-        HoldStatus::Expired => (ApprovalTerminalStatus::TimedOut, "nobody decided"),
-        HoldStatus::Cancelled => (ApprovalTerminalStatus::Cancelled, "called off"),
-        HoldStatus::RecoveryRequired => (
-            ApprovalTerminalStatus::RecoveryRequired,
-            "its time ran out while the gateway was down",
-        ),
-        HoldStatus::Denied | HoldStatus::Pending => (ApprovalTerminalStatus::Denied, "denied"),
-    };
-    let answer = match &outcome.decision {
-        Some((decision, approver)) => {
-            let actor = actor(approver)?;
-            let reason = decision.reason.clone();
-            let decided_at_millis = Some(outcome.at_millis);
-            let (fingerprint, rendering_digest) = (request.fingerprint, request.rendering_digest);
-            let decision = match decision.decision {
-                DecisionKind::Approve => ApprovalDecision::Approved {
-                    actor_ref: actor,
-                    reason,
-                    decided_at_millis,
-                    fingerprint,
-                    rendering_digest,
-                },
-                DecisionKind::Deny => ApprovalDecision::Denied {
-                    reason_code: outcome.code.to_owned(),
-                    actor_ref: Some(actor),
-                    reason,
-                    decided_at_millis,
-                    fingerprint,
-                    rendering_digest,
-                },
-            };
-            let record = ApprovalRecord::Responded { request_id: request_id.clone(), decision };
-            approval_record(request, ApprovalPart::Responded, record, package, now)?
+    let ApprovalOutcome { status, decision, reason_code, .. } = &ending.outcome;
+    let (part, answer) = match decision {
+        Some(decision) => {
+            let decision = decision.clone();
+            let answer = ApprovalRecord::Responded { request_id: request_id.clone(), decision };
+            (ApprovalPart::Responded, answer)
         }
         None => {
-            let record = ApprovalRecord::Denied {
+            let answer = ApprovalRecord::Denied {
                 request_id: request_id.clone(),
-                reason_code: outcome.code.to_owned(),
+                reason_code: reason_code.clone(),
                 actor_ref: None,
                 reason: None,
             };
-            approval_record(request, ApprovalPart::Denied, record, package, now)?
+            (ApprovalPart::Denied, answer)
         }
     };
-    let part = match status {
+    let summary = match status {
+        ApprovalTerminalStatus::Approved => "approved",
+        ApprovalTerminalStatus::ApprovedForSession => "approved for the session",
+        ApprovalTerminalStatus::Denied => "denied",
+        ApprovalTerminalStatus::TimedOut => "nobody decided",
+        ApprovalTerminalStatus::Cancelled => "called off",
+        ApprovalTerminalStatus::DispatcherUnavailable => "nobody could be asked",
+        ApprovalTerminalStatus::RecoveryRequired => "its time ran out while the gateway was down",
+    };
+    let mut effect_result = request.dispatch_result(ending.effect, summary);
+    effect_result.error_ref = (!status.releases_tool()).then(|| reason_code.clone());
+    let result = ApprovalRecord::DispatchResult {
+        request_id,
+        lifecycle_status: (*status).into(),
+        effect_result,
+    };
+    let last = match status {
         ApprovalTerminalStatus::RecoveryRequired => ApprovalPart::Recovery,
         _ => ApprovalPart::Result,
     };
-    let mut effect_result = request.dispatch_result(status.effect_status(), summary);
-    effect_result.error_ref = (!status.releases_tool()).then(|| outcome.code.to_owned());
-    let result = ApprovalRecord::DispatchResult {
-        request_id,
-        lifecycle_status: status.into(),
-        effect_result,
-    };
-    Ok(vec![answer, approval_record(request, part, result, package, now)?])
+    Ok(vec![
+        approval_record(request, part, answer, package, now)?,
+        approval_record(request, last, result, package, now)?,
+    ])
 }
 
-fn actor(approver: &Approver) -> Result<SourceRef, IdError> {
+/// The record that what was approved does not count any more.
+pub(crate) fn approval_revoking(
+    request: &ApprovalRequest,
+    record: ApprovalRecord,
+    package: &RuntimePackageFingerprint,
+    now: u64,
+) -> Result<EncodedDraft, BuildError> {
+    approval_record(request, ApprovalPart::Revoked, record, package, now)
+}
+
+/// A person who decided, as records name them.
+pub(crate) fn actor(approver: &Approver) -> Result<SourceRef, IdError> {
     let mut actor = SourceRef::new(SourceKind::User, RefId::new(&approver.id)?);
     actor.redacted_summary = Some(approver.display.clone());
     actor.correlation =

@@ -1,24 +1,28 @@
 //! What a start finds in the journal: one pure fold over the records, then what follows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use countersign_core::approval::{
-    ApprovalDecision, ApprovalLifecycleStatus, ApprovalRecord, ApprovalRequest,
+    ApprovalDecision, ApprovalEvent, ApprovalGrant, ApprovalRecord, ApprovalRequest,
+    ApprovalTerminalStatus,
 };
 use countersign_core::digest::Digest;
-use countersign_core::hold::{HoldKind, HoldStatus};
-use countersign_core::id::{ApprovalRequestId, EffectId, ToolCallId};
+use countersign_core::hold::HoldKind;
+use countersign_core::hook::{HookRecordPayload, HookSpecError};
+use countersign_core::id::{ApprovalRequestId, EffectId, HookId, ToolCallId};
 use countersign_core::journal::{JournalPayload, JournalRecord, UnsafePendingEffect};
 use countersign_core::refs::EntityKind;
-use countersign_escalation::{HoldRequest, Outcome};
-use countersign_ports::journal::{AppendError, Batch, ReadError};
+use countersign_escalation::HoldRequest;
+use countersign_ports::journal::{AppendError, Batch, Journal, ReadError};
 use serde_json::{Value, json};
 
-use crate::approval::{Earlier, EarlierState, context};
+use crate::approval::{Earlier, EarlierState, context, coverable};
+use crate::broker::{Answer, GrantStatus};
 use crate::govern::Kernel;
-use crate::records::{Base, CallFacts, approval_closing};
+use crate::hooks::Invocation;
+use crate::records::{Base, CallFacts};
 use crate::render::{Rendering, fingerprint};
 use crate::run::Run;
 
@@ -34,6 +38,8 @@ pub struct Found {
     pub reopened: usize,
     /// Holds whose time ran out meanwhile; recorded as `recovery_required`.
     pub lapsed: usize,
+    /// Grants that cover further calls.
+    pub grants: usize,
     /// Approvals that were given and not used.
     pub unused_approvals: usize,
     /// Calls whose effect may have happened. They are never run again by themselves; a person
@@ -55,6 +61,12 @@ pub enum StartError {
         /// Why.
         source: serde_json::Error,
     },
+    /// A hook contradicts itself, or another.
+    #[error("the hooks cannot be taken in")]
+    Hook(#[from] HookSpecError),
+    /// Which hooks there are cannot be recorded.
+    #[error("the hooks cannot be recorded: {0}")]
+    Hooks(String),
     /// What was found unfinished cannot be recorded.
     #[error("what was found unfinished cannot be recorded")]
     Append(#[from] AppendError),
@@ -65,47 +77,55 @@ pub enum StartError {
 
 /// What the records so far leave open.
 #[derive(Debug, Default)]
-struct Fold {
+pub(crate) struct Fold {
     records: u64,
     asked: BTreeMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
     approved: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
+    grants: BTreeMap<ApprovalRequestId, GrantStatus>,
     under_way: BTreeMap<EffectId, (JournalRecord, ToolCallId)>,
     listed: HashSet<EffectId>,
+    hooks: BTreeSet<(HookId, String)>,
+    last_invocation: u64,
 }
 
 impl Fold {
+    /// Folds a journal from its first record to its last.
+    pub(crate) async fn read(journal: &dyn Journal) -> Result<Self, StartError> {
+        let mut fold = Self::default();
+        let mut next = 1;
+        loop {
+            let entries = journal.read(next, PAGE).await?;
+            let Some(last) = entries.last() else { return Ok(fold) };
+            next = last.seq + 1;
+            for entry in entries {
+                let record = serde_json::from_slice(&entry.bytes)
+                    .map_err(|source| StartError::Record { seq: entry.seq, source })?;
+                fold.take(record);
+            }
+        }
+    }
+
+    /// The number of the next hook invocation: above all that are recorded.
+    pub(crate) fn next_invocation(&self) -> u64 {
+        self.last_invocation.saturating_add(1)
+    }
+
     fn take(&mut self, record: JournalRecord) {
         self.records += 1;
         match &record.payload {
-            JournalPayload::Approval(ApprovalRecord::Requested { request }) => {
-                let id = request.approval_request_id.clone();
-                self.asked.insert(id, (Arc::new((**request).clone()), record.journal_seq));
-            }
-            JournalPayload::Approval(ApprovalRecord::Responded { request_id, decision }) => {
-                if let Some((request, _)) = self.asked.remove(request_id)
-                    && let ApprovalDecision::Approved { decided_at_millis, .. } = decision
-                {
-                    let at = decided_at_millis.unwrap_or(record.timestamp_millis);
-                    self.approved.insert(request_id.clone(), (request, at));
-                }
-            }
-            JournalPayload::Approval(ApprovalRecord::Denied { request_id, .. }) => {
-                self.asked.remove(request_id);
-            }
-            JournalPayload::Approval(ApprovalRecord::DispatchResult {
-                request_id,
-                lifecycle_status,
-                ..
-            }) if *lifecycle_status != ApprovalLifecycleStatus::Approved => {
-                self.asked.remove(request_id);
-                self.approved.remove(request_id);
-            }
+            JournalPayload::Approval(approval) => self.take_approval(approval, &record),
             JournalPayload::Tool(tool) => {
-                // The intent that refers to an approval uses it up.
+                // The intent that refers to an approval uses it up, or uses its grant once.
                 let used = record.related_refs.iter();
                 for used in used.filter(|r| r.kind == EntityKind::ApprovalRequest) {
-                    if let Ok(id) = ApprovalRequestId::new(used.id.as_str()) {
-                        self.approved.remove(&id);
+                    let Ok(id) = ApprovalRequestId::new(used.id.as_str()) else { continue };
+                    match tool.grant_use {
+                        None => drop(self.approved.remove(&id)),
+                        Some(number) => {
+                            if let Some(status) = self.grants.get_mut(&id) {
+                                status.uses = status.uses.max(number);
+                            }
+                        }
                     }
                 }
                 match (&tool.effect_intent, &tool.effect_result) {
@@ -119,30 +139,86 @@ impl Fold {
                     (None, None) => {}
                 }
             }
+            JournalPayload::Hook(hook) => {
+                if let HookRecordPayload::Registered { spec_hash, .. } = &hook.payload {
+                    self.hooks.insert((hook.hook_id.clone(), spec_hash.clone()));
+                }
+                let number = hook.payload.invocation_id().and_then(Invocation::number);
+                self.last_invocation = self.last_invocation.max(number.unwrap_or(0));
+            }
             JournalPayload::Recovery(marker) => {
                 self.listed.extend(marker.unsafe_pending.iter().map(|e| e.effect_id.clone()));
             }
             _ => {}
         }
     }
-}
 
-pub(crate) async fn recover(kernel: &Kernel) -> Result<Found, StartError> {
-    let mut fold = Fold::default();
-    let mut next = 1;
-    loop {
-        let entries = kernel.journal().read(next, PAGE).await?;
-        let Some(last) = entries.last() else { break };
-        next = last.seq + 1;
-        for entry in entries {
-            let record = serde_json::from_slice(&entry.bytes)
-                .map_err(|source| StartError::Record { seq: entry.seq, source })?;
-            fold.take(record);
+    fn take_approval(&mut self, approval: &ApprovalRecord, record: &JournalRecord) {
+        match approval {
+            ApprovalRecord::Requested { request } => {
+                let id = request.approval_request_id.clone();
+                self.asked.insert(id, (Arc::new((**request).clone()), record.journal_seq));
+            }
+            ApprovalRecord::Responded { request_id, decision } => {
+                let Some((request, _)) = self.asked.remove(request_id) else { return };
+                let (decided_at, grant) = match decision {
+                    ApprovalDecision::Approved { decided_at_millis, .. } => {
+                        (*decided_at_millis, None)
+                    }
+                    ApprovalDecision::ApprovedForSession {
+                        decided_at_millis,
+                        grant,
+                        actor_ref,
+                        ..
+                    } => {
+                        let grant = grant.as_ref().map(|grant| GrantStatus {
+                            request_id: request_id.clone(),
+                            grant: (**grant).clone(),
+                            granted_by: actor_ref.clone(),
+                            uses: 0,
+                            request: Arc::clone(&request),
+                        });
+                        (*decided_at_millis, grant)
+                    }
+                    ApprovalDecision::Denied { .. } => return,
+                };
+                if let Some(grant) = grant {
+                    self.grants.insert(request_id.clone(), grant);
+                }
+                let at = decided_at.unwrap_or(record.timestamp_millis);
+                self.approved.insert(request_id.clone(), (request, at));
+            }
+            // Also of what was approved before: it is taken back.
+            ApprovalRecord::Denied { request_id, .. } => self.forget(request_id),
+            ApprovalRecord::DispatchResult { request_id, lifecycle_status, .. } => {
+                let released =
+                    lifecycle_status.terminal().is_some_and(ApprovalTerminalStatus::releases_tool);
+                if !released {
+                    self.forget(request_id);
+                }
+            }
+            ApprovalRecord::DispatchIntent { .. } => {}
         }
     }
+
+    fn forget(&mut self, id: &ApprovalRequestId) {
+        self.asked.remove(id);
+        self.approved.remove(id);
+        self.grants.remove(id);
+    }
+}
+
+pub(crate) async fn recover(kernel: &Kernel, fold: Fold) -> Result<Found, StartError> {
     let mut found = Found { records: fold.records, ..Found::default() };
     let now = kernel.now();
     let valid_for = millis(kernel.policy().approval_valid_for);
+    kernel.register_hooks(&fold.hooks).await?;
+    for status in fold.grants.into_values() {
+        if status.uses < status.grant.max_uses && now < status.grant.expires_at_millis {
+            found.grants += 1;
+            kernel.broker().restore_grant(status);
+        }
+    }
     for (request, at) in fold.approved.into_values() {
         let until = at.saturating_add(valid_for);
         if now < until && remember(kernel, &request, EarlierState::Approved { until }) {
@@ -153,11 +229,11 @@ pub(crate) async fn recover(kernel: &Kernel) -> Result<Found, StartError> {
     let mut asked: Vec<_> = fold.asked.into_values().collect();
     asked.sort_by_key(|(_, seq)| *seq);
     for (request, seq) in asked {
-        if now < request.created_at_millis.saturating_add(request.timeout_ms) {
+        if now < request.expires_at_millis() {
             reopen(kernel, &request, seq).await?;
             found.reopened += 1;
         } else {
-            lapse(kernel, &request, now).await?;
+            lapse(kernel, &request).await?;
             found.lapsed += 1;
         }
     }
@@ -190,24 +266,32 @@ async fn reopen(
     let timeout = Duration::from_millis(request.timeout_ms);
     let place = kernel.queue().readmit(request.agent_id.clone(), timeout);
     let rule = request.policy_refs.first().and_then(|policy| policy.version.clone());
+    let presentation = request.presentation.as_deref();
     let shown = shown(kernel, request, seq).await.unwrap_or_else(|| Shown {
         summary: format!("{}: {}", request.canonical_tool_name, request.redacted_args_summary),
         context: json!({
             "tool": request.canonical_tool_name,
             "call_id": request.tool_call_id,
             "run_id": request.run_id,
+            "presentation": presentation,
             "note": "the manifest or the policy has changed since this was asked; approving it \
                      releases nothing, the call has to be made again",
         }),
         digest: None,
+        coverable: None,
     });
-    kernel.recorder().expect(Arc::clone(request));
+    kernel.broker().resume(Arc::clone(request), shown.coverable);
+    kernel.broker().dispatched(&request.approval_request_id).await;
     remember(kernel, request, EarlierState::Waiting);
+    let reason = match presentation {
+        Some(presentation) => presentation.reason.clone(),
+        None => rule.unwrap_or_else(|| "the policy asks for a person".to_owned()),
+    };
     place.reopen(HoldRequest {
         id: request.approval_request_id.clone(),
         kind: HoldKind::ToolCall,
-        summary: shown.summary,
-        reason: rule.unwrap_or_else(|| "the policy asks for a person".to_owned()),
+        summary: presentation.map_or(shown.summary, |presentation| presentation.summary.clone()),
+        reason,
         context_snapshot: shown.context,
         created_at_millis: request.created_at_millis,
         fingerprint: request.fingerprint,
@@ -220,6 +304,7 @@ struct Shown {
     summary: String,
     context: Value,
     digest: Option<Digest>,
+    coverable: Option<ApprovalGrant>,
 }
 
 /// The call as it was shown before, planned again from its stored arguments; `None` unless it
@@ -236,31 +321,27 @@ async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<S
         return None;
     }
     let rendering = Rendering::new(manifest, &planned);
-    let run = Run::new(request.run_id.clone(), agent.clone()).ok()?;
+    let run = Run::new(request.run_id.clone(), agent.clone(), request.session_id.clone());
     let tool = request.canonical_tool_name.clone();
     let facts = CallFacts::new(&run, request.tool_call_id.clone(), 0, tool).ok()?;
+    let policy = (kernel.policy(), kernel.policy_digest());
+    let at = request.created_at_millis;
+    let coverable = coverable(policy.0, policy.1, &facts, manifest, &args, at);
+    let presentation = request.presentation.as_deref();
     Some(Shown {
         summary: rendering.command.clone(),
-        context: context(manifest, &rendering, &facts),
-        digest: Some(rendering.digest()),
+        context: context(manifest, &rendering, &facts, presentation, coverable.as_ref()),
+        digest: Some(rendering.shown_digest(presentation)),
+        coverable,
     })
 }
 
-async fn lapse(
-    kernel: &Kernel,
-    request: &Arc<ApprovalRequest>,
-    now: u64,
-) -> Result<(), StartError> {
-    let outcome = Outcome {
-        status: HoldStatus::RecoveryRequired,
-        code: "approval.lapsed",
-        decision: None,
-        at_millis: now,
-    };
-    let drafts = approval_closing(request, &outcome, kernel.package(), now)
-        .map_err(|error| StartError::Write(error.to_string()))?;
-    kernel.journal().append(Batch { drafts, contents: Vec::new() }).await?;
-    Ok(())
+/// Records that a request's time ran out while nobody could answer it.
+async fn lapse(kernel: &Kernel, request: &Arc<ApprovalRequest>) -> Result<(), StartError> {
+    kernel.broker().resume(Arc::clone(request), None);
+    let lapsed = Answer::Unanswered(ApprovalEvent::FoundLapsed, "approval.lapsed".to_owned());
+    let settled = kernel.broker().settle(&request.approval_request_id, lapsed).await;
+    settled.map(drop).map_err(|error| StartError::Write(error.to_string()))
 }
 
 async fn list_unknown(

@@ -1,6 +1,7 @@
 //! The one rendering of a call that every surface shows, and the fingerprint that binds an
 //! approval to it.
 
+use countersign_core::approval::ApprovalPresentation;
 use countersign_core::digest::Digest;
 use countersign_core::id::AgentId;
 use countersign_core::plan::Plan;
@@ -51,6 +52,14 @@ impl Rendering {
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(canonical(self))
+    }
+
+    /// The digest of what the approver is shown, where hooks have changed how.
+    pub(crate) fn shown_digest(&self, presentation: Option<&ApprovalPresentation>) -> Digest {
+        match presentation {
+            None => self.digest(),
+            Some(presentation) => Digest::of(canonical(&(self, presentation))),
+        }
     }
 
     /// The arguments in one line, cut to a length a record can bear.

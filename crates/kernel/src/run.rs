@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use countersign_core::id::{AgentId, IdError, RefId, RunId};
+use countersign_core::id::{AgentId, IdError, RefId, RunId, SessionId};
 use countersign_core::refs::{SourceKind, SourceRef};
 use countersign_ports::entropy::EntropyError;
 use countersign_ports::journal::AppendError;
+
+use crate::hooks::{Brake, HookStop};
 
 /// A run whose start is durable. Clones are handles to one run.
 #[derive(Clone, Debug)]
 pub struct Run {
     id: RunId,
     agent_id: AgentId,
+    session_id: Option<SessionId>,
     source: SourceRef,
+    brake: Brake,
     turns: Arc<AtomicU64>,
 }
 
@@ -29,16 +33,19 @@ pub enum RunError {
     /// Its record does not fit the journal's form.
     #[error("the record of the run cannot be written: {0}")]
     Record(String),
+    /// A hook does not let it begin.
+    #[error("the run may not begin: {}", .0.message)]
+    Stopped(Box<HookStop>),
     /// Its record is not durable.
     #[error("the run is not recorded")]
     Append(#[from] AppendError),
 }
 
 impl Run {
-    pub(crate) fn new(id: RunId, agent_id: AgentId) -> Result<Self, IdError> {
-        let agent = RefId::new(agent_id.as_str())?;
-        let source = SourceRef::new(SourceKind::ExternalRuntime, agent);
-        Ok(Self { id, agent_id, source, turns: Arc::default() })
+    pub(crate) fn new(id: RunId, agent_id: AgentId, session_id: Option<SessionId>) -> Self {
+        let source = SourceRef::new(SourceKind::ExternalRuntime, RefId::from(&agent_id));
+        let (brake, turns) = (Brake::default(), Arc::default());
+        Self { id, agent_id, session_id, source, brake, turns }
     }
 
     /// The run's id, as it stands in its records.
@@ -51,6 +58,27 @@ impl Run {
     #[must_use]
     pub fn agent_id(&self) -> &AgentId {
         &self.agent_id
+    }
+
+    /// The client's own session, where it named one.
+    #[must_use]
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.session_id.as_ref()
+    }
+
+    /// What grants are scoped to: the client's own session, or else the run.
+    pub(crate) fn session(&self) -> RefId {
+        self.session_id.as_ref().map_or_else(|| RefId::from(&self.id), RefId::from)
+    }
+
+    /// What stopped the run, if a hook did: it takes no further call.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&HookStop> {
+        self.brake.engaged()
+    }
+
+    pub(crate) fn brake(&self) -> &Brake {
+        &self.brake
     }
 
     pub(crate) fn source(&self) -> &SourceRef {

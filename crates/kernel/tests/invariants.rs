@@ -166,11 +166,12 @@ async fn start_with(
         manifests,
         policy,
         limits: Limits::default(),
+        hooks: Vec::new(),
         version: "test".into(),
     })
     .await
     .unwrap();
-    let run = kernel.run_start(AgentId::new("agent.a").unwrap(), "test").await.unwrap();
+    let run = kernel.run_start(AgentId::new("agent.a").unwrap(), None, "test").await.unwrap();
     World { kernel, found, run: Arc::new(run), journal, hands, clock }
 }
 
@@ -211,7 +212,7 @@ impl World {
         let hold = self.held().await;
         let approver = Approver { surface: Surface::Cli, id: who.into(), display: who.into() };
         let decision = Decision { decision: kind, reason: Some("because".into()), grant: None };
-        self.kernel.queue().resolve(&hold.id, decision, approver).await.map(|r| r.outcome.status)
+        self.kernel.decide(&hold.id, decision, approver).await.map(|r| r.outcome.status)
     }
 
     fn ran(&self) -> usize {

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use countersign_audit::receipt::Receipt;
 use countersign_core::digest::Digest;
-use countersign_core::hold::{Approver, Decision, DecisionKind, HeldAction, Surface};
+use countersign_core::hold::{Approver, Decision, DecisionKind, GrantTerms, HeldAction, Surface};
 use countersign_core::id::{AgentId, ApprovalRequestId};
 use countersign_core::journal::{JournalPayload, JournalRecord, TOOL_CALL_KEY};
 use countersign_core::story::{CallStatus, call_status, tell};
@@ -90,7 +90,8 @@ impl HoldView {
             json!({
                 "code": outcome.code,
                 "decision": decision.as_ref().map(|d| d.decision),
-                "reason": decision.and_then(|d| d.reason),
+                "reason": decision.as_ref().and_then(|d| d.reason.clone()),
+                "grant": decision.and_then(|d| d.grant),
                 "approver": approver,
                 "at": rfc3339(outcome.at_millis),
             })
@@ -132,6 +133,8 @@ struct Answering {
     /// The fingerprint the approver was shown; a decision about another call is refused.
     fingerprint: Option<Digest>,
     surface: Option<Surface>,
+    /// Later calls an approval covers too.
+    grant: Option<GrantTerms>,
 }
 
 async fn approve(
@@ -192,7 +195,8 @@ async fn decide(
         id: caller.principal.id.clone(),
         display: caller.principal.display.clone(),
     };
-    match queue.resolve(&id, Decision { decision, reason, grant: None }, approver).await {
+    let decision = Decision { decision, reason, grant: answering.grant };
+    match gateway.kernel.decide(&id, decision, approver).await {
         Ok(resolved) => Ok(Json(HoldView::new(resolved.hold, Some(&resolved.outcome)))),
         Err(error) => Err(unresolved(gateway, caller, error).await),
     }
@@ -214,6 +218,9 @@ async fn unresolved(gateway: &Arc<Gateway>, caller: &Caller, error: ResolveError
         ResolveError::OwnRequest => {
             gateway.refused(&format!("deciding its own call by {}", caller.principal.id)).await;
             Problem::new(StatusCode::FORBIDDEN, "forbidden", text)
+        }
+        ResolveError::NotAllowed(_) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_allowed", text)
         }
         ResolveError::NotRecorded(_) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_recorded", text)
@@ -266,9 +273,10 @@ async fn make_call(
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", error));
     };
     let agent = AgentId::new(&caller.principal.id).map_err(|e| Problem::internal(&e))?;
-    let run = gateway.kernel.run_start(agent, "one call over REST").await.map_err(|error| {
-        Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) }
-    })?;
+    let run =
+        gateway.kernel.run_start(agent, None, "one call over REST").await.map_err(|error| {
+            Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) }
+        })?;
     // Ends the run also when the client hangs up and this future is dropped.
     let ending = EndRun { gateway: Arc::clone(&gateway), run: Arc::new(run) };
     let _tracked = gateway.calls.token();
@@ -296,7 +304,7 @@ impl Drop for EndRun {
     fn drop(&mut self) {
         let (gateway, run) = (Arc::clone(&self.gateway), Arc::clone(&self.run));
         self.gateway.calls.spawn(async move {
-            if let Err(error) = gateway.kernel.run_note(&run, "ended", "the call ended").await {
+            if let Err(error) = gateway.kernel.run_end(&run, "the call ended").await {
                 tracing::error!(%error, run = %run.id(), "the end of a run is not recorded");
             }
         });

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::effect::{EffectClass, EffectIntent, EffectResult, RiskClass};
 use crate::id::{
-    AgentId, ApprovalRequestId, ContentRef, EffectId, RefId, RunId, RuntimePackageFingerprint,
-    SessionId, ToolCallId, TurnId,
+    AgentId, ApprovalRequestId, ContentRef, EffectId, HookId, RefId, RunId,
+    RuntimePackageFingerprint, SessionId, ToolCallId, TurnId,
 };
 use crate::refs::{DestinationRef, EntityKind, EntityRef, PolicyRef, SourceRef};
 use crate::word::words;
@@ -95,6 +95,28 @@ pub struct ApprovalRequest {
     /// The digest of what the approver was shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendering_digest: Option<Digest>,
+    /// What hooks changed of how the question is put. Countersign's addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presentation: Option<Box<ApprovalPresentation>>,
+}
+
+/// How a question is put, where hooks have changed it. What was asked stands beside what is
+/// shown, and every surface shows both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalPresentation {
+    /// The line that is shown.
+    pub summary: String,
+    /// The reason that is shown.
+    pub reason: String,
+    /// Something to consider that was not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// The line without hooks: what would run.
+    pub asked_summary: String,
+    /// The reason without hooks: the rule that asks for a person.
+    pub asked_reason: String,
+    /// The hooks that changed something, in their order.
+    pub changed_by: Vec<HookId>,
 }
 
 /// Which rule a request breaks.

@@ -335,9 +335,8 @@ impl HookCoordinator {
         spec: &HookSpec,
     ) -> Result<(), HookStop> {
         let Accepted { mut drafts, contents } = accepted;
-        let failed = |error: &dyn std::fmt::Display| {
-            HookStop::not_recorded(spec, &moment.base, error)
-        };
+        let failed =
+            |error: &dyn std::fmt::Display| HookStop::not_recorded(spec, &moment.base, error);
         for event in events {
             drafts.extend(event.drafts().map_err(|error| failed(&error))?);
         }

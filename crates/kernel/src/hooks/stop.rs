@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use countersign_core::error::{AgentError, AgentErrorKind, CausalIds, ErrorContext};
 use countersign_core::error::RetryClassification;
-use countersign_core::hook::{HookFailurePolicy, HookReason, HookResponse, HookResponseClass, HookSpec};
+use countersign_core::error::{AgentError, AgentErrorKind, CausalIds, ErrorContext};
+use countersign_core::hook::{
+    HookFailurePolicy, HookReason, HookResponse, HookResponseClass, HookSpec,
+};
 use countersign_core::id::{HookId, ToolCallId};
 use countersign_core::journal::{RecordBase, TOOL_CALL_KEY};
 use countersign_core::text::visible;

@@ -79,7 +79,7 @@ impl AgentRun {
         let started = tokio::spawn(async move {
             let agent = AgentId::new(this.principal.id.as_str())
                 .map_err(|error| format!("the principal's id is no agent id: {error}"))?;
-            let run = this.gateway.kernel.run_start(agent, &how).await.map_err(|error| {
+            let run = this.gateway.kernel.run_start(agent, None, &how).await.map_err(|error| {
                 let error = chain(&error);
                 tracing::error!(%error, "a run could not be started");
                 format!("the journal does not record the start of the run: {error}")
@@ -117,7 +117,7 @@ impl AgentRun {
             return;
         }
         let why = self.why.get().copied().unwrap_or("the session ended");
-        if let Err(error) = self.gateway.kernel.run_note(run, "ended", why).await {
+        if let Err(error) = self.gateway.kernel.run_end(run, why).await {
             tracing::error!(run = %run.id(), error = %chain(&error), "the end of a run is not recorded");
         }
     }
