@@ -12,6 +12,7 @@ use countersign_server::{Principal, Role};
 use serde::Deserialize;
 
 use crate::args::Global;
+use crate::hooks::{self, HookTable};
 use crate::output::Failure;
 
 #[derive(Debug, Default, Deserialize)]
@@ -24,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsTable,
     pub(crate) stdio: Stdio,
     pub(crate) principals: Vec<PrincipalTable>,
+    pub(crate) hooks: Vec<HookTable>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,6 +162,8 @@ impl PrincipalTable {
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     pub(crate) path: Option<PathBuf>,
+    /// As it was read; for saying where in it a problem is.
+    pub(crate) text: String,
     pub(crate) state: PathBuf,
 }
 
@@ -212,18 +216,21 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
         Some(path) => Some(path.clone()),
         None => default.exists().then_some(default),
     };
-    let config = match &path {
-        None => Config::default(),
+    let (config, text) = match &path {
+        None => (Config::default(), String::new()),
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-            toml::from_str(&text)
-                .map_err(|error| explain(&path.display().to_string(), &text, &error))?
+            let name = path.display().to_string();
+            let config: Config =
+                toml::from_str(&text).map_err(|error| explain(&name, &text, &error))?;
+            hooks::check(&name, &text, &config.hooks)?;
+            (config, text)
         }
     };
     let state = global.state.clone().unwrap_or_else(|| PathBuf::from(".countersign"));
     check(&config)?;
-    Ok(Loaded { config, path, state })
+    Ok(Loaded { config, path, text, state })
 }
 
 fn check(config: &Config) -> Result<(), Failure> {
@@ -258,6 +265,12 @@ fn check(config: &Config) -> Result<(), Failure> {
         return Err(Failure::new(text));
     }
     Ok(())
+}
+
+/// A problem at a place of the file.
+pub(crate) fn at(path: &str, text: &str, start: usize, why: &str) -> Failure {
+    let (line, column) = line_column(text, start);
+    Failure::new(format!("{path}:{line}:{column}: {why}"))
 }
 
 fn explain(path: &str, text: &str, error: &toml::de::Error) -> Failure {

@@ -43,6 +43,7 @@ pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
             note("journal", journal(&loaded));
             note("manifests", manifests(&loaded));
             note("programs", programs(&loaded));
+            note("hooks", hooks(&loaded));
             note("address", address(&loaded));
         }
     }
@@ -123,6 +124,19 @@ fn programs(loaded: &Loaded) -> Result<String, String> {
     } else {
         Err(format!("not found: {}", missing.join(", ")))
     }
+}
+
+fn hooks(loaded: &Loaded) -> Result<String, String> {
+    let setting = crate::hooks::Setting {
+        tool_root: serve::tool_root(loaded).map_err(|failure| failure.message)?,
+        path: serve::tool_path(loaded.config.tools.path.clone()),
+        clock: std::sync::Arc::new(crate::system::SystemClock),
+    };
+    let hooks = crate::hooks::build(loaded, &setting).map_err(|failure| failure.message)?;
+    Ok(match hooks.len() {
+        0 => "none".to_owned(),
+        count => format!("{count} of them can be invoked"),
+    })
 }
 
 fn address(loaded: &Loaded) -> Result<String, String> {

@@ -8,6 +8,7 @@ mod audit;
 mod client;
 mod config;
 mod doctor;
+mod hooks;
 mod journal;
 mod manifest;
 mod output;

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Global, Serve};
 use crate::config::{self, Loaded};
+use crate::hooks;
 use crate::output::{Failure, Paint};
 use crate::state;
 use crate::system::{OsEntropy, SystemClock};
@@ -80,6 +81,13 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let mut context = vec![("root".to_owned(), root.display().to_string())];
     context.extend(path.iter().map(|dir| ("path".to_owned(), dir.display().to_string())));
     context.extend(env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())));
+    let setting =
+        hooks::Setting { tool_root: root.clone(), path: path.clone(), clock: clock.clone() };
+    let hooks = hooks::build(loaded, &setting)?;
+    for hook in &hooks {
+        let hash = hook.spec.spec_hash().map_err(|error| Failure::of(&error))?;
+        context.push((format!("hook.{}", hook.spec.hook_id), hash.to_string()));
+    }
     let policy = loaded.policy(context);
     let executor = ProcessExecutor::new(ProcessConfig {
         root: root.clone(),
@@ -88,6 +96,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         supervisor: SupervisorCommand::this_binary(),
     });
     let tools = manifests.iter().len();
+    let hooked = hooks.len();
     let held = manifests.iter().filter(|manifest| policy.rule(manifest).is_some()).count();
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let (kernel, found) = Kernel::start(Parts {
@@ -98,7 +107,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         manifests,
         policy,
         limits: loaded.limits(),
-        hooks: Vec::new(),
+        hooks,
         version: format!("countersign {version}"),
     })
     .await
@@ -148,12 +157,14 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             "tools": tools,
             "root": root.display().to_string(),
             "tools_held": held,
+            "hooks": hooked,
             "manifest_problems": problems.len(),
             "records": records,
             "log": origin,
             "holds_reopened": found.reopened,
             "holds_lapsed": found.lapsed,
             "unused_approvals": found.unused_approvals,
+            "grants": found.grants,
             "unknown_effects": unknown,
         })
         .to_string()
@@ -176,6 +187,9 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         let dir = config.tools.dir.display();
         line("tools", &format!("{tools} from {dir}, {held} of them need a person"));
         line("root", &format!("{}, where tools work", root.display()));
+        if hooked > 0 {
+            line("hooks", &format!("{hooked}, as declared in the configuration"));
+        }
         let database = loaded.database();
         line("journal", &format!("{}, {records} records, log {origin}", database.display()));
         if !problems.is_empty() {
@@ -189,6 +203,9 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
                     found.reopened, found.lapsed, found.unused_approvals
                 ),
             );
+        }
+        if found.grants > 0 {
+            line("", &format!("{} session grants are good for further calls", found.grants));
         }
         for call in &unknown {
             line("unknown", &format!("{call} may or may not have happened; it is not run again"));

@@ -248,13 +248,26 @@ impl Kernel {
         session: Option<SessionId>,
         how: &str,
     ) -> Result<Run, RunError> {
-        let id = RunId::new(format!("run.{}", ordered_id(self.entropy(), self.now())?))?;
-        let run = Run::new(id, agent_id, session);
+        let run = Run::new(self.run_id()?, agent_id, session);
         if let Err(stop) = self.run_point(&run, HookPoint::RunStarting, how).await {
             return Err(RunError::Stopped(Box::new(stop)));
         }
         self.run_record(&run, "started", "run_started", "started", how).await?;
         Ok(run)
+    }
+
+    /// Starts a run of the host's own, for what belongs to no agent. It passes no hooks.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn run_start_own(&self, agent_id: AgentId, how: &str) -> Result<Run, RunError> {
+        let run = Run::own(self.run_id()?, agent_id);
+        self.run_record(&run, "started", "run_started", "started", how).await?;
+        Ok(run)
+    }
+
+    fn run_id(&self) -> Result<RunId, RunError> {
+        Ok(RunId::new(format!("run.{}", ordered_id(self.entropy(), self.now())?))?)
     }
 
     /// Ends a run: what hooks do about that, and the record of it. Once for each run.

@@ -395,7 +395,7 @@ impl Kernel {
         point: HookPoint,
         summary: &str,
     ) -> Result<(), HookStop> {
-        if !self.hooks().has(point) {
+        if run.is_own() || !self.hooks().has(point) {
             return Ok(());
         }
         let (run_id, agent_id) = (run.id(), run.agent_id());

@@ -16,6 +16,7 @@ pub struct Run {
     id: RunId,
     agent_id: AgentId,
     session_id: Option<SessionId>,
+    own: bool,
     source: SourceRef,
     brake: Brake,
     turns: Arc<AtomicU64>,
@@ -45,7 +46,16 @@ impl Run {
     pub(crate) fn new(id: RunId, agent_id: AgentId, session_id: Option<SessionId>) -> Self {
         let source = SourceRef::new(SourceKind::ExternalRuntime, RefId::from(&agent_id));
         let (brake, turns) = (Brake::default(), Arc::default());
-        Self { id, agent_id, session_id, source, brake, turns }
+        Self { id, agent_id, session_id, own: false, source, brake, turns }
+    }
+
+    /// A run of the host's own.
+    pub(crate) fn own(id: RunId, agent_id: AgentId) -> Self {
+        Self { own: true, ..Self::new(id, agent_id, None) }
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
     }
 
     /// The run's id, as it stands in its records.

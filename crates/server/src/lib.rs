@@ -112,7 +112,7 @@ impl Server {
         let listener = TcpListener::bind(config.bind).await.map_err(bound)?;
         let address = listener.local_addr().map_err(bound)?;
         let how = format!("countersign {} serves on {address}", config.version);
-        let own_run = parts.kernel.run_start(AgentId::new("countersign")?, None, &how).await?;
+        let own_run = parts.kernel.run_start_own(AgentId::new("countersign")?, &how).await?;
         let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
         hosts.push(match address {
             SocketAddr::V4(v4) => v4.ip().to_string(),
@@ -221,6 +221,7 @@ impl Server {
         if let Err(error) = gateway.kernel.run_end(&gateway.own_run, why).await {
             tracing::error!(%error, "the gateway's end is not recorded");
         }
+        gateway.kernel.hooks().close(config.drain).await;
         failure.map_or(Ok(()), Err)
     }
 }
