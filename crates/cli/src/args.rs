@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// See and decide what waits for a person
     #[command(subcommand)]
     Approvals(Approvals),
+    /// See and take back approvals that cover later calls
+    #[command(subcommand)]
+    Grants(Grants),
     /// Read the journal, offline
     #[command(subcommand)]
     Journal(Journal),
@@ -96,6 +99,9 @@ pub(crate) struct Call {
     /// Its arguments, a JSON object
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub(crate) args: String,
+    /// Your name for the session; an approval for the session covers further calls in it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
     #[command(flatten)]
     pub(crate) remote: Remote,
 }
@@ -114,8 +120,8 @@ pub(crate) enum Approvals {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Let a held call run, once
-    Approve(Decide),
+    /// Let a held call run, and with --session later ones like it
+    Approve(Approve),
     /// Refuse a held call
     Deny(Decide),
 }
@@ -129,6 +135,44 @@ pub(crate) struct Decide {
     pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) remote: Remote,
+}
+
+#[derive(Args)]
+pub(crate) struct Approve {
+    #[command(flatten)]
+    pub(crate) decide: Decide,
+    /// Let later calls run too: the same tool with the same arguments, by this agent in this
+    /// session
+    #[arg(long)]
+    pub(crate) session: bool,
+    /// How many later calls
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "session")]
+    pub(crate) uses: u64,
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "session")]
+    pub(crate) minutes: u64,
+    /// An argument that may have any value the manifest accepts; can be given again
+    #[arg(long, value_name = "ARGUMENT", requires = "session")]
+    pub(crate) any: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Grants {
+    /// Approvals for a session that cover further calls
+    List {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Take one back: from then on it covers nothing
+    Revoke {
+        /// Its id, or the beginning of it
+        id: String,
+        /// Why; the record gets it
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 #[derive(Subcommand)]

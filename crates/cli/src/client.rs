@@ -9,7 +9,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::args::{Approvals, Call, Decide, Global, Remote};
+use crate::args::{Approvals, Call, Decide, Global, Grants, Remote};
 use crate::config::{self, Loaded};
 use crate::output::{Failure, Paint, say, say_json};
 use crate::state;
@@ -120,7 +120,10 @@ pub(crate) fn call(global: &Global, args: &Call) -> Result<ExitCode, Failure> {
     let arguments: serde_json::Map<String, Value> = serde_json::from_str(&args.args)
         .map_err(|error| Failure::new(format!("--args is no JSON object: {error}")))?;
     let api = Api::new(&config::load(global)?, &args.remote, "agent")?;
-    let body = json!({ "tool": args.tool, "arguments": arguments });
+    let mut body = json!({ "tool": args.tool, "arguments": arguments });
+    if let Some(session) = &args.session {
+        body["session"] = json!(session);
+    }
     let answer = block_on(api.ask(Method::POST, "/calls", Some(body)))?;
     let failed = answer.get("is_error").and_then(Value::as_bool).unwrap_or(true);
     if global.json {
@@ -187,8 +190,17 @@ pub(crate) fn approvals(global: &Global, command: &Approvals) -> Result<ExitCode
             tell_hold(&parse(hold)?, true);
             Ok(ExitCode::SUCCESS)
         }
-        Approvals::Approve(args) => decide(global, &loaded, args, DecisionKind::Approve),
-        Approvals::Deny(args) => decide(global, &loaded, args, DecisionKind::Deny),
+        Approvals::Approve(args) => {
+            let grant = args.session.then(|| {
+                json!({
+                    "max_uses": args.uses,
+                    "valid_for_ms": args.minutes.saturating_mul(60_000),
+                    "any_value_of": args.any,
+                })
+            });
+            decide(global, &loaded, &args.decide, DecisionKind::Approve, grant)
+        }
+        Approvals::Deny(args) => decide(global, &loaded, args, DecisionKind::Deny, None),
     }
 }
 
@@ -197,6 +209,7 @@ fn decide(
     loaded: &Loaded,
     args: &Decide,
     kind: DecisionKind,
+    grant: Option<Value>,
 ) -> Result<ExitCode, Failure> {
     let api = Api::new(loaded, &args.remote, "approver")?;
     let verb = match kind {
@@ -207,8 +220,11 @@ fn decide(
         let id = full_id(&api, &args.id).await?;
         let hold: HeldAction =
             parse(api.ask(Method::GET, &format!("/approvals/{id}"), None).await?)?;
-        let body =
+        let mut body =
             json!({ "reason": args.reason, "fingerprint": hold.fingerprint, "surface": "cli" });
+        if let Some(grant) = grant {
+            body["grant"] = grant;
+        }
         api.send(Method::POST, &format!("/approvals/{id}/{verb}"), Some(body)).await
     })?;
     if global.json {
@@ -235,25 +251,100 @@ fn decide(
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) fn grants(global: &Global, command: &Grants) -> Result<ExitCode, Failure> {
+    let loaded = config::load(global)?;
+    match command {
+        Grants::List { remote } => {
+            let api = Api::new(&loaded, remote, "approver")?;
+            let grants = block_on(api.ask(Method::GET, "/grants", None))?;
+            if global.json {
+                say_json(&grants);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let grants = parse::<Vec<Value>>(grants)?;
+            if grants.is_empty() {
+                say("No approval covers further calls.");
+            }
+            for grant in &grants {
+                tell_grant(grant);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Grants::Revoke { id, reason, remote } => {
+            let api = Api::new(&loaded, remote, "approver")?;
+            let answer = block_on(async {
+                let grants: Vec<Value> = parse(api.ask(Method::GET, "/grants", None).await?)?;
+                let ids = grants.iter().filter_map(|grant| grant.get("id").and_then(Value::as_str));
+                let id = one_of(id, ids, "countersign grants list")?;
+                let body = json!({ "reason": reason });
+                api.ask(Method::DELETE, &format!("/grants/{id}"), Some(body)).await
+            })?;
+            match global.json {
+                true => say_json(&answer),
+                false => say("Taken back. It covers no further call."),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn tell_grant(grant: &Value) {
+    let paint = Paint::stdout();
+    let text =
+        |key: &str| visible(grant.get(key).and_then(Value::as_str).unwrap_or("?")).into_owned();
+    let number = |key: &str| grant.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let shown: Vec<_> = grant
+        .get("as_shown")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(visible)
+        .collect();
+    say(&paint.bold(&text("id")));
+    say(&format!("  {} by {}, session {}", text("tool"), text("agent_id"), text("session")));
+    say(&match shown.is_empty() {
+        true => "  with any arguments".to_owned(),
+        false => format!("  with {} as approved", shown.join(", ")),
+    });
+    say(&format!(
+        "  used {} of {} times, {}, given by {}",
+        number("uses"),
+        number("max_uses"),
+        time_left(&text("expires_at")),
+        text("granted_by")
+    ));
+    say("");
+}
+
 /// The one pending hold whose id begins like this; a whole id is taken as it is.
 async fn full_id(api: &Api, id: &str) -> Result<String, Failure> {
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(Failure::new(format!("`{}` is no hold's id", visible(id)))
-            .hint("`countersign approvals list` shows them"));
-    }
-    if id.len() == 32 {
+    if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(id.to_owned());
     }
+    let holds: Vec<HeldAction> = parse(api.ask(Method::GET, "/approvals", None).await?)?;
+    one_of(id, holds.iter().map(|hold| hold.id.as_str()), "countersign approvals list")
+}
+
+/// The one id that begins like this.
+fn one_of<'a>(
+    id: &str,
+    ids: impl Iterator<Item = &'a str>,
+    shown_by: &str,
+) -> Result<String, Failure> {
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Failure::new(format!("`{}` is no id", visible(id)))
+            .hint(format!("`{shown_by}` shows them")));
+    }
     if id.len() < 6 {
-        return Err(Failure::new(format!("`{id}` is too short to mean one hold"))
+        return Err(Failure::new(format!("`{id}` is too short to mean one"))
             .hint("give six digits of its id or more"));
     }
-    let holds: Vec<HeldAction> = parse(api.ask(Method::GET, "/approvals", None).await?)?;
-    let mut found = holds.iter().map(|hold| hold.id.as_str()).filter(|full| full.starts_with(id));
+    let mut found = ids.filter(|full| full.starts_with(id));
     match (found.next(), found.next()) {
         (Some(full), None) => Ok(full.to_owned()),
-        (None, _) => Err(Failure::new(format!("nothing that waits has an id beginning `{id}`"))
-            .hint("`countersign approvals list` shows what waits")),
+        (None, _) => Err(Failure::new(format!("there is none with an id beginning `{id}`"))
+            .hint(format!("`{shown_by}` shows them"))),
         (Some(_), Some(_)) => Err(Failure::new(format!("more than one id begins `{id}`"))),
     }
 }
@@ -286,6 +377,9 @@ fn tell_hold(hold: &HeldAction, whole: bool) {
         }
     ));
     say(&format!("  held because {}", hold.reason));
+    if let Some(presentation) = context.get("presentation").filter(|shown| shown.is_object()) {
+        tell_presentation(presentation);
+    }
     if whole {
         let arguments = context.get("arguments").and_then(Value::as_array);
         for argument in arguments.into_iter().flatten() {
@@ -298,6 +392,27 @@ fn tell_hold(hold: &HeldAction, whole: bool) {
         }
     }
     say("");
+}
+
+/// What hooks changed of how the question is put, beside what was asked.
+fn tell_presentation(presentation: &Value) {
+    let paint = Paint::stdout();
+    let text = |key: &str| presentation.get(key).and_then(Value::as_str);
+    let hooks = presentation.get("changed_by").and_then(Value::as_array);
+    let hooks: Vec<_> = hooks.into_iter().flatten().filter_map(Value::as_str).collect();
+    say(&format!("  put so by {}", hooks.join(", ")));
+    if let Some(note) = text("note") {
+        say(&format!("    note: {}", paint.warn(note)));
+    }
+    for (what, key, shown) in
+        [("what runs", "asked_summary", "summary"), ("asked because", "asked_reason", "reason")]
+    {
+        if let Some(asked) = text(key)
+            && text(shown) != Some(asked)
+        {
+            say(&format!("    {what}: {asked}"));
+        }
+    }
 }
 
 fn time_left(expires_at: &str) -> String {

@@ -42,6 +42,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(args) => serve::run(&global, args),
         Command::Call(args) => client::call(&global, &args),
         Command::Approvals(command) => client::approvals(&global, &command),
+        Command::Grants(command) => client::grants(&global, &command),
         Command::Journal(command) => journal::run(&global, &command),
         Command::Audit(command) => audit::run(&global, &command),
         Command::Manifest(command) => manifest::run(&global, &command),

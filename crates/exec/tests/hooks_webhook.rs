@@ -433,8 +433,8 @@ fn a_configuration_that_breaks_a_rule_names_it() {
         (url("http://10.1.2.3", &["10.0.0.0/8"]), ""),
         (url("http://hooks.internal", &["10.0.0.0/8"]), ""),
         (url("http://1.1.1.1", &["1.1.1.1/32"]), ""),
-        (url("", &[]), "url is none: "),
-        (url("example.com", &[]), "url is none: "),
+        (url("", &[]), "url is not valid: "),
+        (url("example.com", &[]), "url is not valid: "),
         (url("ftp://example.com", &[]), "url must begin with https://"),
         (url("file:///etc/passwd", &[]), "url must begin with https://"),
         (url("https://user@example.com", &[]), "url must not hold a user"),
@@ -616,4 +616,10 @@ async fn a_handshake_that_never_comes_ends_with_the_time_to_connect() {
     let hook = hook(WebhookConfig { connect_timeout, ..config(&url, LOOPBACK) });
     let HookError(text) = hook.invoke(input("1")).await.unwrap_err();
     assert_eq!(text, format!("no connection to {url} in 100ms"));
+    // No time is too long.
+    let server = Server::start(Reply::json(DENY)).await;
+    let connect_timeout = Duration::MAX;
+    let config = config(&server.url("http", "127.0.0.1"), LOOPBACK);
+    let patient = WebhookHook::new(WebhookConfig { connect_timeout, ..config }, Arc::new(Now));
+    assert!(patient.unwrap().invoke(input("1")).await.is_ok());
 }

@@ -381,6 +381,21 @@ impl Kernel {
         }
     }
 
+    /// Takes a grant back. Returns once that is durable; from the call on it covers nothing.
+    /// `false` when there is no such grant.
+    ///
+    /// # Errors
+    /// When it cannot be recorded. The grant covers nothing until the next start all the same.
+    pub async fn grant_revoke(
+        &self,
+        id: &ApprovalRequestId,
+        approver: &Approver,
+        reason: Option<String>,
+    ) -> Result<bool, AskError> {
+        let actor = actor(approver).map_err(|error| AskError::NotRecorded(error.to_string()))?;
+        self.broker().revoke(id, actor, reason).await
+    }
+
     fn ended_hold(&self, id: &ApprovalRequestId) -> bool {
         self.queue().find(id).is_none_or(|(_, outcome)| outcome.is_some())
     }

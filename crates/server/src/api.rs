@@ -11,12 +11,13 @@ use axum::{Extension, Json, Router};
 use countersign_audit::receipt::Receipt;
 use countersign_core::digest::Digest;
 use countersign_core::hold::{Approver, Decision, DecisionKind, GrantTerms, HeldAction, Surface};
-use countersign_core::id::{AgentId, ApprovalRequestId};
+use countersign_core::id::{AgentId, ApprovalRequestId, SessionId};
 use countersign_core::journal::{JournalPayload, JournalRecord, TOOL_CALL_KEY};
 use countersign_core::story::{CallStatus, call_status, tell};
 use countersign_core::text::visible;
 use countersign_escalation::time::rfc3339;
 use countersign_escalation::{Outcome, ResolveError};
+use countersign_kernel::RunError;
 use countersign_manifest::{Envelope, EnvelopeStatus};
 use countersign_ports::journal::Entry;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ use crate::auth::{Caller, Role};
 use crate::gateway::Gateway;
 use crate::problem::Problem;
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(crate) type Answer<T> = Result<Json<T>, Problem>;
 
 /// Longest reason a person may give, in characters.
 const REASON_MAX: usize = 2000;
@@ -43,6 +44,7 @@ pub(crate) fn routes() -> Router<Arc<Gateway>> {
         .route("/approvals/{id}/deny", post(deny))
         .route("/calls", get(calls).post(make_call))
         .route("/calls/{id}", get(call))
+        .merge(crate::grants::routes())
         .route("/events", get(crate::events::stream))
 }
 
@@ -61,8 +63,8 @@ pub(crate) async fn require(
     Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", error))
 }
 
-const READERS: &[Role] = &[Role::Approver, Role::Auditor, Role::Admin];
-const DECIDERS: &[Role] = &[Role::Approver, Role::Admin];
+pub(crate) const READERS: &[Role] = &[Role::Approver, Role::Auditor, Role::Admin];
+pub(crate) const DECIDERS: &[Role] = &[Role::Approver, Role::Admin];
 
 async fn me(Extension(caller): Extension<Caller>) -> Json<Value> {
     let Caller { principal, csrf } = caller;
@@ -168,15 +170,11 @@ async fn decide(
         let error = "an agent can never decide, whatever other roles it has";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", error));
     }
-    let bad = |error: String| Problem::new(StatusCode::BAD_REQUEST, "bad_request", error);
     let answering: Answering = match body.trim_ascii() {
         b"" => Answering::default(),
         body => object(body)?,
     };
-    if answering.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
-        return Err(bad(format!("a reason has at most {REASON_MAX} characters")));
-    }
-    let reason = answering.reason.filter(|reason| !reason.trim().is_empty());
+    let reason = reason(answering.reason)?;
     let surface = match (&caller.csrf, answering.surface) {
         (Some(_), _) => Surface::Web,
         (None, Some(surface @ (Surface::Cli | Surface::Tui))) => surface,
@@ -229,8 +227,17 @@ async fn unresolved(gateway: &Arc<Gateway>, caller: &Caller, error: ResolveError
     }
 }
 
+/// A reason a person gave, if it says anything.
+pub(crate) fn reason(given: Option<String>) -> Result<Option<String>, Problem> {
+    if given.as_ref().is_some_and(|reason| reason.chars().count() > REASON_MAX) {
+        let error = format!("a reason has at most {REASON_MAX} characters");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request", error));
+    }
+    Ok(given.filter(|reason| !reason.trim().is_empty()))
+}
+
 /// Reads a JSON object; serde would take an array for one.
-fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(crate) fn object<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice::<Map<String, Value>>(body)
         .and_then(|object| serde_json::from_value(Value::Object(object)))
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_request", error.to_string()))
@@ -245,6 +252,8 @@ struct NewCall {
     tool: String,
     #[serde(default)]
     arguments: Map<String, Value>,
+    /// The agent's own session, which may have many calls; grants reach as far as it does.
+    session: Option<SessionId>,
 }
 
 /// What a call came to.
@@ -273,10 +282,11 @@ async fn make_call(
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", error));
     };
     let agent = AgentId::new(&caller.principal.id).map_err(|e| Problem::internal(&e))?;
-    let run =
-        gateway.kernel.run_start(agent, None, "one call over REST").await.map_err(|error| {
-            Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) }
-        })?;
+    let started = gateway.kernel.run_start(agent, call.session, "one call over REST").await;
+    let run = started.map_err(|error| match error {
+        RunError::Stopped(stop) => Problem::new(StatusCode::FORBIDDEN, stop.code, stop.message),
+        error => Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) },
+    })?;
     // Ends the run also when the client hangs up and this future is dropped.
     let ending = EndRun { gateway: Arc::clone(&gateway), run: Arc::new(run) };
     let _tracked = gateway.calls.token();

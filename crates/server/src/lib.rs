@@ -9,6 +9,7 @@ mod console;
 mod events;
 mod gate;
 mod gateway;
+mod grants;
 mod mcp;
 mod problem;
 

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use sha2::Sha256;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -129,9 +129,13 @@ impl fmt::Debug for WebhookHook {
 impl WebhookHook {
     /// Connects to nothing. `clock` gives the time in the signature; receivers usually refuse
     /// one that is five minutes off.
+    ///
+    /// # Errors
+    /// When the configuration breaks a rule; an address in the URL is judged already here.
     pub fn new(config: WebhookConfig, clock: Arc<dyn Clock>) -> Result<Self, WebhookConfigError> {
         let bad_url = |rule: String| WebhookConfigError { field: "url", rule };
-        let url = Url::parse(&config.url).map_err(|error| bad_url(format!("is none: {error}")))?;
+        let url =
+            Url::parse(&config.url).map_err(|error| bad_url(format!("is not valid: {error}")))?;
         let encrypted = match url.scheme() {
             "https" => true,
             "http" => false,
@@ -184,17 +188,9 @@ impl WebhookHook {
     /// Sends the body under this id and returns that of the response.
     async fn ask(&self, id: &str, body: Vec<u8>) -> Result<Vec<u8>, String> {
         let request = self.request(id, body)?;
-        let deadline = Instant::now() + self.connect_timeout;
-        let late =
-            || format!("no connection to {} in {:?}", origin(&self.url), self.connect_timeout);
-        let stream = timeout_at(deadline, self.connect()).await.map_err(|_| late())??;
-        let Some((tls, name)) = &self.tls else {
-            return exchange(stream, request).await;
-        };
-        let stream = timeout_at(deadline, tls.connect(name.clone(), stream)).await;
-        let stream = stream.map_err(|_| late())?.map_err(|error| {
-            format!("no trusted connection to {}: {}", origin(&self.url), chain(&error))
-        })?;
+        let stream = timeout(self.connect_timeout, self.connect()).await.map_err(|_| {
+            format!("no connection to {} in {:?}", origin(&self.url), self.connect_timeout)
+        })??;
         exchange(stream, request).await
     }
 
@@ -218,7 +214,21 @@ impl WebhookHook {
             .map_err(|error| format!("no request: {error}"))
     }
 
-    async fn connect(&self) -> Result<TcpStream, String> {
+    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
+        let stream = self.connect_tcp().await?;
+        let Some((tls, name)) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        match tls.connect(name.clone(), stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => {
+                let reason = chain(&error);
+                Err(format!("no trusted connection to {}: {reason}", origin(&self.url)))
+            }
+        }
+    }
+
+    async fn connect_tcp(&self) -> Result<TcpStream, String> {
         let found: Vec<SocketAddr> = match &self.host {
             Host::Ipv4(address) => vec![(*address, self.port).into()],
             Host::Ipv6(address) => vec![(*address, self.port).into()],
@@ -232,7 +242,7 @@ impl WebhookHook {
         let mut reason = "it has no address".to_owned();
         for address in found {
             if let Err(rule) = permitted(address.ip(), self.tls.is_some(), &self.allow) {
-                reason = rule;
+                reason = format!("it {rule}");
                 continue;
             }
             match timeout(share, TcpStream::connect(address)).await {
@@ -257,6 +267,10 @@ impl HookExecutor for WebhookHook {
         answer(&self.ask(id, question(&input)?).await.map_err(HookError)?)
     }
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// An error says what the address is, and which rule that breaks.
 fn permitted(address: IpAddr, encrypted: bool, allow: &[IpNet]) -> Result<(), String> {
@@ -316,10 +330,10 @@ fn encoded(id: &str) -> String {
 }
 
 /// The connection lives and ends within this future.
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Vec<u8>, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn exchange(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+) -> Result<Vec<u8>, String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| format!("no request: {}", chain(&error)))?;

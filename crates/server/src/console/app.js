@@ -435,6 +435,18 @@ function fact(label, ...values) {
   return h('div', {}, h('dt', {}, label), values.filter(Boolean).map((v) => h('dd', {}, v)));
 }
 
+/** What hooks changed of how the question is put; what was asked stands beside it. */
+function presentation_block(shown) {
+  const differs = (key) => shown[key] && shown[key] !== shown[`asked_${key}`];
+  const hooks = Array.isArray(shown.changed_by) ? shown.changed_by : [];
+  return h('div', { class: 'note presentation', 'data-presentation': '' }, icon('warn'),
+    h('div', {},
+      differs('summary') && h('p', {}, untrusted(shown.summary)),
+      shown.note && h('p', {}, untrusted(shown.note)),
+      differs('reason') && h('p', { class: 'quiet' }, 'Without it: ', untrusted(shown.asked_reason)),
+      h('p', { class: 'quiet' }, `Put so by the hook${hooks.length === 1 ? '' : 's'} `, h('span', { class: 'mono' }, untrusted(hooks.join(', '))), '. What runs is above.')));
+}
+
 /** A card lives as long as what it shows is what was asked: another fingerprint is another card. */
 function card_build(hold) {
   const snap = hold.context_snapshot ?? {};
@@ -465,6 +477,7 @@ function card_build(hold) {
   h('div', { class: 'card-body' },
     h('div', { class: 'what' },
       command_block(snap.command || hold.summary, 'command'),
+      snap.presentation && presentation_block(snap.presentation),
       hidden_characters > 0 && h('p', { class: 'note' }, icon('warn'),
         h('span', {}, `Contains ${plural(hidden_characters, 'invisible or misleading character')}, shown as `, h('span', { class: 'esc' }, '\\u{…}'), '.')),
       args.length > 0 && h('div', {}, h('h3', {}, args.length === 1 ? 'Argument' : 'Arguments'), args_table(args, args.length > 10 ? 8 : 10))),

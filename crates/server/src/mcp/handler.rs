@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::http::request::Parts;
 use countersign_core::hold::HoldStatus;
-use countersign_core::id::ApprovalRequestId;
+use countersign_core::id::{ApprovalRequestId, SessionId};
 use countersign_core::text::visible;
 use countersign_kernel::{Kernel, Run, fingerprint};
 use countersign_manifest::{Envelope, Manifest};
@@ -117,6 +117,24 @@ fn stopping() -> ErrorData {
     ErrorData::new(UNAVAILABLE, "the gateway is stopping; try again", None)
 }
 
+/// The header by which a client names its own session, which may have many runs: grants reach
+/// as far as it does.
+const SESSION_HEADER: &str = "countersign-session";
+
+fn own_session(parts: Option<&Parts>) -> Result<Option<SessionId>, ErrorData> {
+    let Some(value) = parts.and_then(|parts| parts.headers.get(SESSION_HEADER)) else {
+        return Ok(None);
+    };
+    let id = value.to_str().ok().map(SessionId::new);
+    match id {
+        Some(Ok(id)) => Ok(Some(id)),
+        Some(Err(error)) => {
+            Err(ErrorData::invalid_request(format!("{SESSION_HEADER}: {error}"), None))
+        }
+        None => Err(ErrorData::invalid_request(format!("{SESSION_HEADER} is not ASCII"), None)),
+    }
+}
+
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let version = self.shared.gateway.version.clone();
@@ -154,7 +172,11 @@ impl ServerHandler for Handler {
         let over = if self.stdio { "standard input and output" } else { "HTTP" };
         let how = format!("MCP over {over}, from {} {}", client.name, client.version);
         if session.run().is_none() {
-            session.start(how).await.map_err(|error| ErrorData::internal_error(error, None))?;
+            let own = own_session(ctx.extensions.get::<Parts>())?;
+            session
+                .start(own, how)
+                .await
+                .map_err(|error| ErrorData::internal_error(error, None))?;
         }
         ctx.peer.set_peer_info(request.clone());
         self.negotiate_initialize(&request)

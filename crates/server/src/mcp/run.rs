@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use countersign_core::id::AgentId;
-use countersign_kernel::Run;
+use countersign_core::id::{AgentId, SessionId};
+use countersign_kernel::{Run, RunError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,14 +72,22 @@ impl AgentRun {
     }
 
     /// Records the start. The error is a sentence for the client.
-    pub(crate) async fn start(self: &Arc<Self>, how: String) -> Result<(), String> {
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        session: Option<SessionId>,
+        how: String,
+    ) -> Result<(), String> {
         let this = Arc::clone(self);
         // A task of its own: a start that is recorded must get its end recorded, also when
         // whoever asked for it has gone.
         let started = tokio::spawn(async move {
             let agent = AgentId::new(this.principal.id.as_str())
                 .map_err(|error| format!("the principal's id is no agent id: {error}"))?;
-            let run = this.gateway.kernel.run_start(agent, None, &how).await.map_err(|error| {
+            let started = this.gateway.kernel.run_start(agent, session, &how).await;
+            let run = started.map_err(|error| {
+                if let RunError::Stopped(stop) = &error {
+                    return format!("the run may not begin: {}", stop.message);
+                }
                 let error = chain(&error);
                 tracing::error!(%error, "a run could not be started");
                 format!("the journal does not record the start of the run: {error}")
