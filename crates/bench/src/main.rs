@@ -6,6 +6,7 @@
 mod call;
 mod disk;
 mod exec;
+mod hooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ struct Cli {
 enum What {
     /// Governed calls, beside group commits of the same bytes with bare fdatasync
     Call(Options),
+    /// Hooks, temporarily apart
+    Hooks,
     /// Starting a process with all guarantees, beside starting it bare
     Exec {
         /// How many of each
@@ -89,6 +92,10 @@ fn main() -> ExitCode {
         return countersign_exec::supervise::main(arguments);
     }
     match Cli::parse().what {
+        What::Hooks => {
+            let figures = hooks::measure(Duration::from_secs(2));
+            println!("{}", serde_json::to_string_pretty(&figures).unwrap());
+        }
         What::Call(options) => call::run(&options),
         What::Exec { runs } => exec::run(runs),
     }

@@ -1,12 +1,13 @@
 //! Records of hooks: how they are built, and the task that writes behind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_core::hook::{HookRecordPayload, HookSpec};
 use countersign_core::id::RecordId;
 use countersign_core::journal::{EncodedDraft, RecordBase};
 use countersign_ports::journal::{Batch, Journal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::hooks::{HookMoment, Invocation, verdict_drafts};
 use crate::records::{BuildError, encode};
@@ -16,6 +17,10 @@ const BACKLOG: usize = 1024;
 
 /// Most records of one append.
 const BATCH: usize = 256;
+
+/// How long the task gathers before it writes. Waking it for each event would cost the caller
+/// more than everything else about a hook.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// Something that happened to a hook.
 pub(super) struct Event {
@@ -66,36 +71,56 @@ enum Message {
 
 /// Writes behind, in order. Clones feed one task, which ends with the last of them.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Message>);
+pub(super) struct Writer {
+    queue: mpsc::Sender<Message>,
+    /// Somebody waits, or the queue is half full.
+    now: Arc<Notify>,
+}
 
 impl Writer {
     pub(super) fn start(journal: Arc<dyn Journal>) -> Self {
-        let (sender, receiver) = mpsc::channel(BACKLOG);
-        tokio::spawn(write(journal, receiver));
-        Self(sender)
+        let (queue, receiver) = mpsc::channel(BACKLOG);
+        let now = Arc::new(Notify::new());
+        tokio::spawn(write(journal, receiver, Arc::clone(&now)));
+        Self { queue, now }
     }
 
     /// Waits when too much is waiting to be written.
     pub(super) async fn write(&self, event: Event) {
         // The task outlives every sender.
-        let _ = self.0.send(Message::Event(Box::new(event))).await;
+        let _ = self.queue.send(Message::Event(Box::new(event))).await;
+        if self.queue.capacity() < BACKLOG / 2 {
+            self.now.notify_one();
+        }
     }
 
     /// Returns when everything written before is durable; `false` when some of it may not be,
     /// with an error in the log.
     pub(super) async fn flush(&self) -> bool {
         let (done, wait) = oneshot::channel();
-        match self.0.send(Message::Flush(done)).await {
-            Ok(()) => wait.await.unwrap_or(false),
-            Err(_) => false,
+        if self.queue.send(Message::Flush(done)).await.is_err() {
+            return false;
         }
+        self.now.notify_one();
+        wait.await.unwrap_or(false)
     }
 }
 
-async fn write(journal: Arc<dyn Journal>, mut receiver: mpsc::Receiver<Message>) {
+async fn write(
+    journal: Arc<dyn Journal>,
+    mut receiver: mpsc::Receiver<Message>,
+    now: Arc<Notify>,
+) {
     let mut messages = Vec::with_capacity(BATCH);
     let mut whole = true;
-    while receiver.recv_many(&mut messages, BATCH).await > 0 {
+    while let Some(first) = receiver.recv().await {
+        let _ = tokio::time::timeout(GATHER, now.notified()).await;
+        messages.push(first);
+        while messages.len() < BATCH
+            && let Ok(message) = receiver.try_recv()
+        {
+            messages.push(message);
+        }
         let (mut steps, mut waiting) = (Vec::with_capacity(messages.len()), Vec::new());
         for message in messages.drain(..) {
             match message {
