@@ -120,10 +120,12 @@ pub(crate) fn call(global: &Global, args: &Call) -> Result<ExitCode, Failure> {
     let arguments: serde_json::Map<String, Value> = serde_json::from_str(&args.args)
         .map_err(|error| Failure::new(format!("--args is no JSON object: {error}")))?;
     let api = Api::new(&config::load(global)?, &args.remote, "agent")?;
-    let mut body = json!({ "tool": args.tool, "arguments": arguments });
-    if let Some(session) = &args.session {
-        body["session"] = json!(session);
-    }
+    let body = match &args.session {
+        None => json!({ "tool": args.tool, "arguments": arguments }),
+        Some(session) => {
+            json!({ "tool": args.tool, "arguments": arguments, "session": session })
+        }
+    };
     let answer = block_on(api.ask(Method::POST, "/calls", Some(body)))?;
     let failed = answer.get("is_error").and_then(Value::as_bool).unwrap_or(true);
     if global.json {
@@ -220,11 +222,13 @@ fn decide(
         let id = full_id(&api, &args.id).await?;
         let hold: HeldAction =
             parse(api.ask(Method::GET, &format!("/approvals/{id}"), None).await?)?;
-        let mut body =
-            json!({ "reason": args.reason, "fingerprint": hold.fingerprint, "surface": "cli" });
-        if let Some(grant) = grant {
-            body["grant"] = grant;
-        }
+        let mut body = serde_json::Map::from_iter([
+            ("reason".to_owned(), json!(args.reason)),
+            ("fingerprint".to_owned(), json!(hold.fingerprint)),
+            ("surface".to_owned(), json!("cli")),
+        ]);
+        body.extend(grant.map(|grant| ("grant".to_owned(), grant)));
+        let body = Value::Object(body);
         api.send(Method::POST, &format!("/approvals/{id}/{verb}"), Some(body)).await
     })?;
     if global.json {

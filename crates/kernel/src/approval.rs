@@ -213,14 +213,15 @@ pub(crate) fn context(
         "call_id": facts.call_id,
         "run_id": facts.run_id,
     });
-    if let Some(presentation) = presentation {
-        context["presentation"] = json!(presentation);
-    }
-    if let Some(most) = coverable {
-        context["session_grant"] = json!({
-            "max_uses": most.max_uses,
-            "expires_at_most": countersign_escalation::time::rfc3339(most.expires_at_millis),
-        });
+    if let Value::Object(fields) = &mut context {
+        if let Some(presentation) = presentation {
+            fields.insert("presentation".to_owned(), json!(presentation));
+        }
+        if let Some(most) = coverable {
+            let until = countersign_escalation::time::rfc3339(most.expires_at_millis);
+            let bounds = json!({ "max_uses": most.max_uses, "expires_at_most": until });
+            fields.insert("session_grant".to_owned(), bounds);
+        }
     }
     context
 }
@@ -306,7 +307,7 @@ impl Kernel {
             .queue()
             .admit(facts.agent_id.clone(), timeout)
             .map_err(|error| Denial::new("not_held", error.to_string()))?;
-        let presentation = self.before_approval(facts, manifest, rendering, rule, gone).await?;
+        let presentation = self.before_approval(facts, rendering, rule, gone).await?;
         let id = random_id(self.entropy())
             .map_err(|error| Denial::new("no_entropy", error.to_string()))?;
         let internal =

@@ -312,12 +312,10 @@ impl Kernel {
     pub(crate) async fn before_approval(
         &self,
         facts: &CallFacts,
-        manifest: &Manifest,
         rendering: &Rendering,
         rule: &Rule,
         gone: &CallerGone,
     ) -> Result<Option<Presentation>, Box<Denial>> {
-        let _ = manifest;
         let point = HookPoint::BeforeApprovalRequest;
         if !self.hooks().has(point) {
             return Ok(None);

@@ -106,11 +106,7 @@ impl Writer {
     }
 }
 
-async fn write(
-    journal: Arc<dyn Journal>,
-    mut receiver: mpsc::Receiver<Message>,
-    now: Arc<Notify>,
-) {
+async fn write(journal: Arc<dyn Journal>, mut receiver: mpsc::Receiver<Message>, now: Arc<Notify>) {
     let mut messages = Vec::with_capacity(BATCH);
     let mut whole = true;
     while let Some(first) = receiver.recv().await {
