@@ -230,7 +230,10 @@ fn tell_hook(hook: &HookRecord) -> (&'static str, String, Option<String>) {
 fn tell_tool(tool: &ToolCallRecord) -> (&'static str, String, Option<String>) {
     let result = tool.redacted_result_summary.clone().unwrap_or_default();
     let caller = Some(name(&tool.source));
-    let about = format!("{}: {}", tool.canonical_tool_name, tool.redacted_args_summary);
+    let mut about = format!("{}: {}", tool.canonical_tool_name, tool.redacted_args_summary);
+    if let Some(number) = tool.grant_use {
+        about.push_str(&format!(" — use {number} of an approval for the session"));
+    }
     match tool.status {
         ToolCallStatus::IntentRecorded => ("About to run", about, caller),
         ToolCallStatus::Completed => ("Done", result, None),
