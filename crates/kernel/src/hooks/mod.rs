@@ -194,21 +194,20 @@ impl HookCoordinator {
     }
 
     /// Lets the queues run empty, at most for `limit`, and makes durable what is left to write.
-    /// What still waits then is recorded as cancelled.
+    /// What still waits then is recorded as cancelled; a hook that is under way and does not
+    /// end within `limit` more is left to itself, without a record of its end.
     pub async fn close(&self, limit: Duration) {
         let queues = || self.0.points.values().flatten().filter_map(|hook| hook.queue.as_ref());
-        let drained = async {
+        let drained = || async {
             for queue in queues() {
                 queue.drained().await;
             }
         };
-        let _ = tokio::time::timeout(limit, drained).await;
+        let _ = tokio::time::timeout(limit, drained()).await;
         for queue in queues() {
             queue.close();
         }
-        for queue in queues() {
-            queue.drained().await;
-        }
+        let _ = tokio::time::timeout(limit, drained()).await;
         self.flush().await;
     }
 
