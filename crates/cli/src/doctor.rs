@@ -135,7 +135,7 @@ fn hooks(loaded: &Loaded) -> Result<String, String> {
     let hooks = crate::hooks::build(loaded, &setting).map_err(|failure| failure.message)?;
     Ok(match hooks.len() {
         0 => "none".to_owned(),
-        count => format!("{count} of them can be invoked"),
+        count => format!("{count}; their programs and secrets are there, no endpoint was asked"),
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::digest::Digest;
 use countersign_core::hook::{
     HookExecutionMode, HookFailurePolicy, HookMutationRight, HookMutationRights, HookOrdering,
     HookOrderingPhase, HookOverflowPolicy, HookPoint, HookPrivacyPolicy, HookSource, HookSpec,
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Loaded, at};
 use crate::output::Failure;
+use crate::system::SystemClock;
 
 /// The points that the gateway passes. A hook at another would never run.
 const PASSED: &[HookPoint] = &[
@@ -37,11 +39,27 @@ const PASSED: &[HookPoint] = &[
     HookPoint::AfterRunTerminal,
 ];
 
+/// The rights that the gateway can apply an answer of. Answers by the others are for runtimes
+/// that call models, and would be rejected.
+const APPLIED: &[HookMutationRight] = &[
+    HookMutationRight::Observe,
+    HookMutationRight::ModifyToolRequest,
+    HookMutationRight::ModifyApprovalRequest,
+    HookMutationRight::Deny,
+    HookMutationRight::RequestApproval,
+    HookMutationRight::RewriteToolResult,
+    HookMutationRight::StopCompletionWithRepairNeeded,
+    HookMutationRight::StopRun,
+];
+
 /// How long a program or an endpoint may take unless told otherwise.
 const TIMEOUT_MS: u64 = 2000;
 
 /// How long a webhook may take to be connected to, within its time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How much later than its deadline a program ends when nobody has ended it.
+const TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
 /// Most memory a program may map, and how many files it may open.
 const PROCESS_LIMITS: (u64, u64) = (4 << 30, 256);
@@ -78,6 +96,12 @@ enum Mode {
     NonBlocking,
 }
 
+/// Where a webhook's secret is.
+enum Secret<'a> {
+    File(&'a Spanned<PathBuf>),
+    Env(&'a Spanned<String>),
+}
+
 /// A problem, and where in the file it is.
 type Problem = (Range<usize>, String);
 
@@ -90,13 +114,14 @@ impl HookTable {
             let why = format!("the gateway never passes `{point}`, only {}", passed.join(", "));
             return Err((self.point.span(), why));
         }
+        // Names the code too, so that another program or address is another specification.
+        let reference = |kind: &str, code: &[u8]| {
+            HookExecutorRef::new(format!("{kind}.{id}@{}", Digest::of(code)))
+        };
         let reference = match (&self.command, &self.url) {
-            (Some(_), None) => HookExecutorRef::new(format!("process.{id}")),
-            (None, Some(_)) => HookExecutorRef::new(format!("webhook.{id}")),
-            _ => {
-                let why = "a hook has either `command` or `url`".to_owned();
-                return Err((self.id.span(), why));
-            }
+            (Some(command), None) => reference("process", command.get_ref().join("\0").as_bytes()),
+            (None, Some(url)) => reference("webhook", url.get_ref().as_bytes()),
+            _ => return Err(self.no_code()),
         };
         let own = |error: countersign_core::id::IdError| (self.id.span(), error.to_string());
         let executor_ref = reference.map_err(own)?;
@@ -131,10 +156,8 @@ impl HookTable {
             spec.failure = *failure.get_ref();
         }
         spec.privacy = self.privacy.unwrap_or(spec.privacy);
-        match spec.validate() {
-            Ok(()) => Ok(spec),
-            Err(error) => Err((self.place(&error), error.to_string())),
-        }
+        spec.validate().map_err(|error| self.broken(&error))?;
+        self.useless(point).map_or(Ok(spec), Err)
     }
 
     fn queue(&self, spec: &mut HookSpec) -> Result<(), Problem> {
@@ -165,39 +188,79 @@ impl HookTable {
         }
     }
 
-    /// Where the value stands that breaks the rule.
-    fn place(&self, error: &HookSpecError) -> Range<usize> {
+    /// The broken rule in the words of the configuration, and where the value stands.
+    fn broken(&self, error: &HookSpecError) -> Problem {
         let (rights, mode) = (self.rights.as_ref(), self.mode.as_ref());
-        let span = match error {
-            HookSpecError::NoTime { .. } => self.timeout_ms.as_ref().map(Spanned::span),
-            HookSpecError::Right { .. } => rights.map(Spanned::span),
-            HookSpecError::NonBlockingChange { .. } => {
-                mode.map(Spanned::span).or(rights.map(Spanned::span))
+        let (rights, mode) = (rights.map(Spanned::span), mode.map(Spanned::span));
+        let (span, why) = match error {
+            HookSpecError::NoTime { .. } => {
+                (self.timeout_ms.as_ref().map(Spanned::span), "no hook answers in 0 ms".to_owned())
             }
-            HookSpecError::FailOpen { .. } => {
-                self.on_failure.as_ref().map(Spanned::span).or(mode.map(Spanned::span))
+            HookSpecError::Right { right, point, .. } => {
+                let possible = point.changes().iter().map(|class| class.right());
+                let possible = words(possible.filter(|right| APPLIED.contains(right)));
+                (
+                    rights,
+                    format!("`{right}` is not possible at `{point}`, only `observe`{possible}"),
+                )
             }
-            HookSpecError::Duplicate { .. } | HookSpecError::Json { .. } => None,
+            HookSpecError::NonBlockingChange { right, .. } => {
+                (mode.or(rights), format!("the right `{right}` needs mode = \"blocking\""))
+            }
+            HookSpecError::FailOpen { why, .. } => {
+                let given = self.on_failure.as_ref().map(Spanned::span);
+                let default = match given {
+                    Some(_) => "",
+                    None => ", the default of a hook that is not waited for,",
+                };
+                let why = format!("`fail_open_observe_only`{default} is not possible {why}");
+                (given.or(mode), format!("{why}; set another `on_failure`"))
+            }
+            HookSpecError::Duplicate { .. } | HookSpecError::Json { .. } => {
+                (None, error.to_string())
+            }
         };
-        span.unwrap_or_else(|| self.id.span())
+        (span.unwrap_or_else(|| self.id.span()), why)
+    }
+
+    /// A right that is possible at the point, for an answer that nothing here could apply.
+    fn useless(&self, point: HookPoint) -> Option<Problem> {
+        let rights = self.rights.as_ref()?;
+        let right = rights.get_ref().iter().find(|right| !APPLIED.contains(right))?;
+        let why = format!("the gateway has nothing to apply `{right}` to at `{point}`");
+        Some((rights.span(), why))
+    }
+
+    /// What the text alone decides about the code behind the hook.
+    fn code(&self) -> Result<(), Problem> {
+        match (&self.command, &self.url) {
+            (Some(command), _) => self.program(command).map(drop),
+            (None, Some(url)) => {
+                self.secret(url)?;
+                // Of the right form, and sent to nobody.
+                let secret = Zeroizing::new(format!("whsec_{}", "A".repeat(32)));
+                self.endpoint(url, secret, None, Arc::new(SystemClock)).map(drop)
+            }
+            (None, None) => Err(self.no_code()),
+        }
+    }
+
+    fn no_code(&self) -> Problem {
+        let both = self.command.as_ref().and(self.url.as_ref());
+        let span = both.map_or_else(|| self.id.span(), Spanned::span);
+        (span, "a hook has either `command` or `url`".to_owned())
     }
 
     fn executor(&self, folder: &Path, setting: &Setting) -> Result<Arc<dyn HookExecutor>, Problem> {
         match (&self.command, &self.url) {
             (Some(command), _) => self.process(command, folder, setting),
             (None, Some(url)) => self.webhook(url, folder, setting),
-            (None, None) => {
-                Err((self.id.span(), "a hook has either `command` or `url`".to_owned()))
-            }
+            (None, None) => Err(self.no_code()),
         }
     }
 
-    fn process(
-        &self,
-        command: &Spanned<Vec<String>>,
-        folder: &Path,
-        setting: &Setting,
-    ) -> Result<Arc<dyn HookExecutor>, Problem> {
+    /// The program's name.
+    fn program<'a>(&self, command: &'a Spanned<Vec<String>>) -> Result<&'a str, Problem> {
         self.only(
             "command",
             [
@@ -207,25 +270,47 @@ impl HookTable {
                 ("ca_file", self.ca_file.as_ref().map(Spanned::span)),
             ],
         )?;
-        let problem = |why: String| (command.span(), why);
         let argv = command.get_ref();
         let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
-            return Err(problem("the command names no program".to_owned()));
+            return Err((command.span(), "the command names no program".to_owned()));
         };
         if argv.iter().any(|arg| arg.contains('\0')) {
-            return Err(problem("the command has a NUL byte".to_owned()));
+            return Err((command.span(), "the command has a NUL byte".to_owned()));
         }
+        Ok(program)
+    }
+
+    fn process(
+        &self,
+        command: &Spanned<Vec<String>>,
+        folder: &Path,
+        setting: &Setting,
+    ) -> Result<Arc<dyn HookExecutor>, Problem> {
+        let program = self.program(command)?;
+        let problem = |why: String| (command.span(), why);
+        let argv = command.get_ref();
+        let found = match program.contains('/') {
+            true => Some(folder.join(program)).filter(|file| file.is_file()),
+            // As the executor looks for it.
+            false => {
+                let absolute = setting.path.iter().filter(|dir| dir.is_absolute());
+                absolute.map(|dir| dir.join(program)).find(|file| file.is_file())
+            }
+        };
+        let Some(found) = found else {
+            return Err(problem(match program.contains('/') {
+                true => format!("there is no file {}", folder.join(program).display()),
+                false => format!("there is no program `{program}` in {}", setting.path_text()),
+            }));
+        };
         // Whatever a tool can write an agent can, and this runs with the gateway's rights.
-        for arg in argv {
-            let Ok(path) = std::fs::canonicalize(folder.join(arg)) else { continue };
-            if path.starts_with(&setting.tool_root) {
+        for path in argv.iter().map(|arg| folder.join(arg)).chain([found]) {
+            if setting.reaches(&path) {
                 return Err(problem(format!(
-                    "`{arg}` lies in the folder tools work in: an agent could change it"
+                    "{} lies in the folder tools work in: an agent could change it",
+                    path.display()
                 )));
             }
-        }
-        if program.contains('/') && !folder.join(program).is_file() {
-            return Err(problem(format!("there is no file {}", folder.join(program).display())));
         }
         let names = self.env.iter().flat_map(|names| names.get_ref());
         let env = names.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
@@ -237,12 +322,28 @@ impl HookTable {
         };
         let (address_space, files) = PROCESS_LIMITS;
         let limits = RunLimits {
-            timeout: self.timeout(),
+            // The coordinator gives up first, and records that.
+            timeout: self.timeout().saturating_add(TIMEOUT_MARGIN),
             address_space_bytes: Some(address_space),
             nofile: Some(files),
             ..RunLimits::default()
         };
         Ok(Arc::new(ProcessHook::new(config, argv.clone(), limits)))
+    }
+
+    /// Where the secret is.
+    fn secret(&self, url: &Spanned<String>) -> Result<Secret<'_>, Problem> {
+        self.only("url", [("env", self.env.as_ref().map(Spanned::span))])?;
+        match (&self.secret_file, &self.secret_env) {
+            (Some(file), None) => Ok(Secret::File(file)),
+            (None, Some(name)) => Ok(Secret::Env(name)),
+            _ => {
+                let why = "a webhook has either `secret_file` or `secret_env`: whsec_ and 24 to \
+                           64 bytes in base64, by which it knows the gateway";
+                let both = self.secret_file.as_ref().and(self.secret_env.as_ref());
+                Err((both.map_or_else(|| url.span(), Spanned::span), why.to_owned()))
+            }
+        }
     }
 
     fn webhook(
@@ -251,28 +352,32 @@ impl HookTable {
         folder: &Path,
         setting: &Setting,
     ) -> Result<Arc<dyn HookExecutor>, Problem> {
-        self.only("url", [("env", self.env.as_ref().map(Spanned::span))])?;
-        let (secret, place) = match (&self.secret_file, &self.secret_env) {
-            (Some(file), None) => {
-                let path = folder.join(file.get_ref());
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| (file.span(), format!("{}: {error}", path.display())))?;
-                (Zeroizing::new(Zeroizing::new(text).trim().to_owned()), file.span())
+        let secret = match self.secret(url)? {
+            Secret::File(file) => {
+                let text = String::from_utf8(setting.read(folder, file)?).map_err(|_| {
+                    let path = folder.join(file.get_ref());
+                    (file.span(), format!("{} is no text", path.display()))
+                })?;
+                Zeroizing::new(Zeroizing::new(text).trim().to_owned())
             }
-            (None, Some(name)) => {
-                let missing = || {
-                    let why = format!("the environment has no `{}`", name.get_ref());
-                    (name.span(), why)
-                };
-                let text = std::env::var(name.get_ref()).map_err(|_| missing())?;
-                (Zeroizing::new(text), name.span())
-            }
-            _ => {
-                let why = "a webhook has either `secret_file` or `secret_env`: whsec_ and 24 to \
-                           64 bytes in base64, by which it knows the gateway";
-                return Err((url.span(), why.to_owned()));
-            }
+            Secret::Env(name) => Zeroizing::new(std::env::var(name.get_ref()).map_err(|_| {
+                (name.span(), format!("the environment has no `{}`", name.get_ref()))
+            })?),
         };
+        let roots_pem = match &self.ca_file {
+            None => None,
+            Some(file) => Some(setting.read(folder, file)?),
+        };
+        Ok(Arc::new(self.endpoint(url, secret, roots_pem, Arc::clone(&setting.clock))?))
+    }
+
+    fn endpoint(
+        &self,
+        url: &Spanned<String>,
+        secret: Zeroizing<String>,
+        roots_pem: Option<Vec<u8>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<WebhookHook, Problem> {
         let mut allow = Vec::new();
         if let Some(networks) = &self.allow {
             for text in networks.get_ref() {
@@ -283,27 +388,21 @@ impl HookTable {
                 })?);
             }
         }
-        let roots_pem = match &self.ca_file {
-            None => None,
-            Some(file) => {
-                let path = folder.join(file.get_ref());
-                let pem = std::fs::read(&path);
-                Some(pem.map_err(|error| (file.span(), format!("{}: {error}", path.display())))?)
-            }
-        };
         let connect_timeout = CONNECT_TIMEOUT.min(self.timeout());
         let url_text = url.get_ref().clone();
         let config = WebhookConfig { url: url_text, secret, allow, connect_timeout, roots_pem };
-        let hook = WebhookHook::new(config, Arc::clone(&setting.clock)).map_err(|error| {
+        WebhookHook::new(config, clock).map_err(|error| {
             let span = match error.field {
-                "secret" => place,
-                "allow" => self.allow.as_ref().map_or(url.span(), Spanned::span),
-                "roots_pem" => self.ca_file.as_ref().map_or(url.span(), Spanned::span),
-                _ => url.span(),
+                "secret" => {
+                    let file = self.secret_file.as_ref().map(Spanned::span);
+                    file.or(self.secret_env.as_ref().map(Spanned::span))
+                }
+                "roots_pem" => self.ca_file.as_ref().map(Spanned::span),
+                _ => None,
             };
-            (span, format!("{}: {}", error.field, error.rule))
-        })?;
-        Ok(Arc::new(hook))
+            let name = if error.field == "roots_pem" { "ca_file" } else { error.field };
+            (span.unwrap_or_else(|| url.span()), format!("{name} {}", error.rule))
+        })
     }
 
     fn only<const N: usize>(
@@ -332,15 +431,35 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
+    /// Whether tools can get at the file, and an agent through them.
+    fn reaches(&self, path: &Path) -> bool {
+        std::fs::canonicalize(path).is_ok_and(|path| path.starts_with(&self.tool_root))
+    }
+
+    fn read(&self, folder: &Path, file: &Spanned<PathBuf>) -> Result<Vec<u8>, Problem> {
+        let path = folder.join(file.get_ref());
+        let problem = |why: String| (file.span(), format!("{}{why}", path.display()));
+        if self.reaches(&path) {
+            let why = " lies in the folder tools work in: an agent could read or change it";
+            return Err(problem(why.to_owned()));
+        }
+        std::fs::read(&path).map_err(|error| problem(format!(": {error}")))
+    }
+
     fn path_text(&self) -> String {
         let joined = std::env::join_paths(&self.path).unwrap_or_default();
         joined.to_string_lossy().into_owned()
     }
 }
 
-/// Holds the hooks of a configuration against the contract, without touching anything else.
+/// Finds whatever is wrong with the hooks of a configuration by its text alone.
 pub(crate) fn check(path: &str, text: &str, tables: &[HookTable]) -> Result<(), Failure> {
-    specs(tables).map(drop).map_err(|(span, why)| at(path, text, span.start, &why))
+    let code = |_| tables.iter().try_for_each(HookTable::code);
+    specs(tables).and_then(code).map_err(|(span, why)| at(path, text, span.start, &why))
+}
+
+fn words(rights: impl Iterator<Item = HookMutationRight>) -> String {
+    rights.map(|right| format!(", `{right}`")).collect()
 }
 
 fn specs(tables: &[HookTable]) -> Result<Vec<HookSpec>, Problem> {
@@ -376,3 +495,6 @@ pub(crate) fn build(loaded: &Loaded, setting: &Setting) -> Result<Vec<Hook>, Fai
     }
     Ok(hooks)
 }
+
+#[cfg(test)]
+mod tests;

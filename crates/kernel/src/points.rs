@@ -223,6 +223,7 @@ impl HookDomain for ToolResult<'_> {
                 "status": self.envelope.status,
                 "exit_code": self.envelope.exit_code,
                 "results": self.envelope.results,
+                "stderr": self.envelope.stderr,
             })
         });
         view

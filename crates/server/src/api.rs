@@ -284,7 +284,10 @@ async fn make_call(
     let agent = AgentId::new(&caller.principal.id).map_err(|e| Problem::internal(&e))?;
     let started = gateway.kernel.run_start(agent, call.session, "one call over REST").await;
     let run = started.map_err(|error| match error {
-        RunError::Stopped(stop) => Problem::new(StatusCode::FORBIDDEN, stop.code, stop.message),
+        RunError::Stopped(stop) => {
+            let error = format!("the run may not begin: {}", stop.message);
+            Problem::new(StatusCode::FORBIDDEN, stop.code, error)
+        }
         error => Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) },
     })?;
     // Ends the run also when the client hangs up and this future is dropped.
