@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 
 use crate::broker::{
     Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, Question,
-    SettleError,
+    SettleError, stamp,
 };
 use crate::govern::{CallerGone, Denial, Kernel};
 use crate::points::Presentation;
@@ -85,14 +85,6 @@ fn taken_back(code: &str) -> String {
     format!("a hook at `after_approval_decision` took the approval back: {code}")
 }
 
-fn stamp(decision: &mut ApprovalDecision, at: u64) {
-    match decision {
-        ApprovalDecision::Approved { decided_at_millis, .. }
-        | ApprovalDecision::ApprovedForSession { decided_at_millis, .. }
-        | ApprovalDecision::Denied { decided_at_millis, .. } => *decided_at_millis = Some(at),
-    }
-}
-
 impl ApprovalBroker {
     /// A surface's decision in the contract's form.
     fn decision(
@@ -142,7 +134,7 @@ impl ApprovalBroker {
         terms: &GrantTerms,
         now: u64,
     ) -> Result<ApprovalGrant, SettleError> {
-        let most = self
+        let (most, longest) = self
             .coverable(id)
             .ok_or_else(|| SettleError::Grant("this call can be approved once only".to_owned()))?;
         let mut arguments = most.arguments.clone();
@@ -151,11 +143,11 @@ impl ApprovalBroker {
                 return Err(SettleError::Grant(format!("the call has no argument `{name}`")));
             }
         }
-        let longest = most.expires_at_millis.saturating_sub(now);
         if terms.valid_for_ms == 0 || terms.valid_for_ms > longest {
             return Err(SettleError::Grant(format!("it may be good from 1 to {longest} ms")));
         }
-        let expires_at_millis = now.saturating_add(terms.valid_for_ms);
+        // Deciding took its time too, and recording it will.
+        let expires_at_millis = now.saturating_add(terms.valid_for_ms).min(most.expires_at_millis);
         Ok(ApprovalGrant { arguments, max_uses: terms.max_uses, expires_at_millis, ..most })
     }
 }
@@ -375,9 +367,12 @@ impl Kernel {
             Err(error) => Err(error),
         };
         match checked {
-            Err(error @ (SettleError::Refused(_) | SettleError::Grant(_))) => {
-                Err(ResolveError::NotAllowed(error.to_string()))
-            }
+            // An answer that can never be recorded must not end the hold.
+            Err(
+                error @ (SettleError::Refused(_)
+                | SettleError::Grant(_)
+                | SettleError::NotRecorded(_)),
+            ) => Err(ResolveError::NotAllowed(error.to_string())),
             _ => self.queue().resolve(id, decision, approver).await,
         }
     }

@@ -2,7 +2,9 @@
 //! durable before the next can be seen, and an ending before anybody learns of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,7 +35,7 @@ pub trait ApprovalDispatcher: Send + Sync {
     ///
     /// # Errors
     /// When the question could not be put, or nothing can be settled any more. A dispatcher
-    /// that returns without an answer has failed.
+    /// that returns without an answer, or panics, has failed.
     async fn dispatch(&self, asked: Asked) -> Result<(), DispatchError>;
 
     /// Whether the dispatcher settles a question itself when its time is over. If not, the
@@ -56,11 +58,15 @@ impl Asked {
         &self.request
     }
 
-    /// Records an answer. Returns when it is durable.
+    /// Records an answer, given now. Returns when it is durable.
     ///
     /// # Errors
     /// When it does not count, and then the question stays open, or could not be recorded.
-    pub async fn settle(&self, decision: ApprovalDecision) -> Result<ApprovalOutcome, SettleError> {
+    pub async fn settle(
+        &self,
+        mut decision: ApprovalDecision,
+    ) -> Result<ApprovalOutcome, SettleError> {
+        stamp(&mut decision, self.broker.now());
         let id = &self.request.approval_request_id;
         self.broker.settle(id, Answer::Decided(decision)).await
     }
@@ -176,6 +182,8 @@ pub struct GrantStatus {
     /// How many calls were released by it.
     pub uses: u64,
     pub(crate) request: Arc<ApprovalRequest>,
+    /// Taken back, which is not on record.
+    pub(crate) revoked: bool,
 }
 
 /// One use of a grant, taken before the call's intent is recorded.
@@ -244,7 +252,7 @@ impl ApprovalBroker {
         };
         let dispatched = tokio::select! {
             biased;
-            dispatched = dispatcher.dispatch(asked) => dispatched,
+            dispatched = contained(dispatcher.dispatch(asked)) => dispatched,
             () = deadline => {
                 return self.end(&id, unanswered(ApprovalEvent::Deadline, "approval.timeout")).await;
             }
@@ -339,18 +347,27 @@ impl ApprovalBroker {
         decision: &ApprovalDecision,
     ) -> Result<(), SettleError> {
         let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
-        Ok(open.request.admits(decision)?)
+        open.request.admits(decision)?;
+        match granted(decision) {
+            Some((grant, _)) => within(&grant, open.coverable.as_ref()).map_err(SettleError::Grant),
+            None => Ok(()),
+        }
     }
 
-    /// The grant that these terms make of an open question's call; `None` when there can be
-    /// none.
-    pub(crate) fn coverable(&self, id: &ApprovalRequestId) -> Option<ApprovalGrant> {
-        self.find(id)?.coverable.clone()
+    /// What an approval of this open question could cover at most, and for how many
+    /// milliseconds; `None` when it can cover this call only.
+    pub(crate) fn coverable(&self, id: &ApprovalRequestId) -> Option<(ApprovalGrant, u64)> {
+        let open = self.find(id)?;
+        let most = open.coverable.clone()?;
+        let longest = most.expires_at_millis.saturating_sub(open.request.created_at_millis);
+        Some((most, longest))
     }
 
     /// Ends an open question. Returns once the ending is durable; nobody has learned of it
     /// before. Hooks at `after_approval_decision` have seen it, and if one of them stopped the
-    /// step, the ending is a denial, which is recorded beside the decision.
+    /// step, an approval becomes a denial, which is recorded beside the decision.
+    ///
+    /// What has been handed to the journal is followed up, also when the future is dropped.
     ///
     /// # Errors
     /// When the answer does not count, comes second, or cannot be recorded.
@@ -359,10 +376,23 @@ impl ApprovalBroker {
         id: &ApprovalRequestId,
         answer: Answer,
     ) -> Result<ApprovalOutcome, SettleError> {
+        // INVARIANT: whoever settles may go away at any time, as a dispatcher does at the
+        // deadline; the record and what it means stay together.
+        let (broker, id) = (self.clone(), id.clone());
+        let settled = tokio::spawn(async move { broker.settled(&id, answer).await }).await;
+        settled.unwrap_or_else(|error| Err(SettleError::NotRecorded(error.to_string())))
+    }
+
+    async fn settled(
+        &self,
+        id: &ApprovalRequestId,
+        answer: Answer,
+    ) -> Result<ApprovalOutcome, SettleError> {
         let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
         let mut state = open.state.lock().await;
         let (request, now) = (&*open.request, self.now());
-        let (ending, granted) = ending(request, answer, now)?;
+        let ending = ending(request, answer, now)?;
+        let granted = ending.outcome.decision.as_ref().and_then(granted);
         if let Some((grant, _)) = &granted {
             within(grant, open.coverable.as_ref()).map_err(SettleError::Grant)?;
         }
@@ -376,15 +406,27 @@ impl ApprovalBroker {
         self.0.journal.append(batch).await.map_err(|error| not_recorded(&error))?;
         state.status = status;
         let mut outcome = ending.outcome;
-        if let Some((grant, granted_by)) = granted {
-            let (request_id, request) = (id.clone(), Arc::clone(&open.request));
-            let granted = GrantStatus { request_id, grant, granted_by, uses: 0, request };
-            lock(&self.0.grants).insert(id.clone(), granted);
-        }
-        if let Err(stop) = self.after_decision(&open, &outcome).await {
-            self.taken_back(&open, &stop).await;
-            outcome =
-                ApprovalOutcome::unanswered(request, ApprovalTerminalStatus::Denied, stop.code);
+        match self.after_decision(&open, &outcome).await {
+            Err(stop) if outcome.releases_tool() => {
+                self.taken_back(&open, &stop).await;
+                outcome =
+                    ApprovalOutcome::unanswered(request, ApprovalTerminalStatus::Denied, stop.code);
+            }
+            // What releases nothing stays as it was given.
+            Err(_) | Ok(()) => {
+                if let Some((grant, granted_by)) = granted {
+                    let (request_id, request) = (id.clone(), Arc::clone(&open.request));
+                    let (uses, revoked) = (0, false);
+                    self.restore_grant(GrantStatus {
+                        request_id,
+                        grant,
+                        granted_by,
+                        uses,
+                        request,
+                        revoked,
+                    });
+                }
+            }
         }
         state.outcome = Some(outcome.clone());
         lock(&self.0.open).remove(id);
@@ -428,26 +470,15 @@ impl ApprovalBroker {
     /// Records that a decision does not count after all.
     async fn taken_back(&self, open: &Open, stop: &HookStop) {
         let request = &*open.request;
-        lock(&self.0.grants).remove(&request.approval_request_id);
         let record = ApprovalRecord::Denied {
             request_id: request.approval_request_id.clone(),
             reason_code: stop.code.to_owned(),
             actor_ref: None,
             reason: Some(stop.message.clone()),
         };
-        let recorded = match approval_revoking(request, record, &self.0.package, self.now()) {
-            Ok(draft) => self
-                .0
-                .journal
-                .append(Batch { drafts: vec![draft], contents: Vec::new() })
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = recorded {
+        if let Err(error) = self.revoking(request, record).await {
             let request = &request.approval_request_id;
-            tracing::error!(%request, error, "that a hook took an approval back is not recorded");
+            tracing::error!(%request, %error, "that a hook took an approval back is not recorded");
         }
     }
 
@@ -459,14 +490,15 @@ impl ApprovalBroker {
         grants.retain(|_, status| {
             now < status.grant.expires_at_millis && status.uses < status.grant.max_uses
         });
-        grants.values().cloned().collect()
+        grants.values().filter(|status| !status.revoked).cloned().collect()
     }
 
     /// Takes a grant back. Returns once that is durable; from the call on it covers nothing.
     /// `false` when there is no such grant.
     ///
     /// # Errors
-    /// When it cannot be recorded. The grant covers nothing until the next start all the same.
+    /// When it cannot be recorded. The grant covers nothing until the next start all the same,
+    /// and can be taken back again.
     pub async fn revoke(
         &self,
         id: &ApprovalRequestId,
@@ -480,12 +512,24 @@ impl ApprovalBroker {
             actor_ref: Some(actor),
             reason,
         };
-        let draft = approval_revoking(&status.request, record, &self.0.package, self.now())?;
-        self.0.journal.append(Batch { drafts: vec![draft], contents: Vec::new() }).await?;
-        Ok(true)
+        let revoked = self.revoking(&status.request, record).await;
+        if revoked.is_err() {
+            self.restore_grant(GrantStatus { revoked: true, ..status });
+        }
+        revoked.map(|()| true)
     }
 
-    /// Takes up a grant from the journal.
+    async fn revoking(
+        &self,
+        request: &ApprovalRequest,
+        record: ApprovalRecord,
+    ) -> Result<(), AskError> {
+        let draft = approval_revoking(request, record, &self.0.package, self.now())?;
+        self.0.journal.append(Batch { drafts: vec![draft], contents: Vec::new() }).await?;
+        Ok(())
+    }
+
+    /// Takes up a grant whose record is in the journal.
     pub(crate) fn restore_grant(&self, status: GrantStatus) {
         lock(&self.0.grants).insert(status.request_id.clone(), status);
     }
@@ -494,7 +538,7 @@ impl ApprovalBroker {
     pub(crate) fn grant_take(&self, call: &GrantCall<'_>) -> Option<GrantUse> {
         let mut grants = lock(&self.0.grants);
         let covering =
-            grants.values_mut().find(|status| status.grant.covers(call, status.uses).is_ok())?;
+            grants.values_mut().find(|s| !s.revoked && s.grant.covers(call, s.uses).is_ok())?;
         covering.uses += 1;
         Some(GrantUse { request_id: covering.request_id.clone(), number: covering.uses })
     }
@@ -514,12 +558,40 @@ impl ApprovalBroker {
     }
 }
 
-/// What an answer means for the request, and the grant it gives.
-fn ending(
-    request: &ApprovalRequest,
-    answer: Answer,
-    now: u64,
-) -> Result<(Ending, Option<(ApprovalGrant, SourceRef)>), SettleError> {
+/// A dispatcher that panics has failed, and takes nobody along.
+async fn contained(
+    dispatching: impl Future<Output = Result<(), DispatchError>>,
+) -> Result<(), DispatchError> {
+    let mut dispatching = std::pin::pin!(dispatching);
+    std::future::poll_fn(|context| {
+        let polled = AssertUnwindSafe(|| dispatching.as_mut().poll(context));
+        catch_unwind(polled).unwrap_or_else(|_| {
+            Poll::Ready(Err(DispatchError::Failed("the dispatcher panicked".to_owned())))
+        })
+    })
+    .await
+}
+
+pub(crate) fn stamp(decision: &mut ApprovalDecision, at: u64) {
+    match decision {
+        ApprovalDecision::Approved { decided_at_millis, .. }
+        | ApprovalDecision::ApprovedForSession { decided_at_millis, .. }
+        | ApprovalDecision::Denied { decided_at_millis, .. } => *decided_at_millis = Some(at),
+    }
+}
+
+/// The grant that an answer gives, and who gives it.
+fn granted(decision: &ApprovalDecision) -> Option<(ApprovalGrant, SourceRef)> {
+    match decision {
+        ApprovalDecision::ApprovedForSession { actor_ref, grant: Some(grant), .. } => {
+            Some(((**grant).clone(), actor_ref.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// What an answer means for the request.
+fn ending(request: &ApprovalRequest, answer: Answer, now: u64) -> Result<Ending, SettleError> {
     let unanswered = |event, code: String| {
         let (status, effect) = match event {
             ApprovalEvent::DispatcherMissing => {
@@ -545,7 +617,7 @@ fn ending(
         Ending { event, effect, outcome: ApprovalOutcome::unanswered(request, status, code) }
     };
     let mut decision = match answer {
-        Answer::Unanswered(event, code) => return Ok((unanswered(event, code), None)),
+        Answer::Unanswered(event, code) => return Ok(unanswered(event, code)),
         Answer::Decided(decision) => decision,
     };
     let at = match &mut decision {
@@ -564,22 +636,15 @@ fn ending(
         }
     };
     if at >= request.expires_at_millis() {
-        let late = unanswered(ApprovalEvent::Deadline, "approval.timeout".to_owned());
-        return Ok((late, None));
+        return Ok(unanswered(ApprovalEvent::Deadline, "approval.timeout".to_owned()));
     }
     let event = match &decision {
         ApprovalDecision::Approved { .. } => ApprovalEvent::Approve,
         ApprovalDecision::ApprovedForSession { .. } => ApprovalEvent::ApproveForSession,
         ApprovalDecision::Denied { .. } => ApprovalEvent::Deny,
     };
-    let granted = match &decision {
-        ApprovalDecision::ApprovedForSession { actor_ref, grant: Some(grant), .. } => {
-            Some(((**grant).clone(), actor_ref.clone()))
-        }
-        _ => None,
-    };
     let outcome = ApprovalOutcome::decided(request, decision)?;
-    Ok((Ending { event, effect: outcome.status.effect_status(), outcome }, granted))
+    Ok(Ending { event, effect: outcome.status.effect_status(), outcome })
 }
 
 /// Whether a grant covers no more than it may: the call at hand, with arguments left open.

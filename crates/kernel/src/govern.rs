@@ -276,7 +276,8 @@ impl Kernel {
     /// When it cannot be recorded.
     pub async fn run_end(&self, run: &Run, reason: &str) -> Result<(), RunError> {
         let before = self.run_point(run, HookPoint::BeforeRunComplete, reason).await;
-        let stop = before.as_ref().err().or(run.stopped());
+        let stops = [before.as_ref().err(), run.stopped()].into_iter().flatten();
+        let stop = stops.max_by_key(|stop| stop.scope);
         let status = match stop.map(|stop| stop.scope) {
             None => "ended",
             Some(StopScope::FailRun) => "failed",

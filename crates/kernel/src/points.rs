@@ -238,6 +238,9 @@ impl HookDomain for ToolResult<'_> {
             _ => return Ok(Accepted::default()),
         };
         let Some(replacement) = &patch.replacement else { return Ok(Accepted::default()) };
+        if !replacement.is_object() {
+            return Err("the results of an envelope are an object".to_owned());
+        }
         let content = Content::new(canonical(replacement));
         let contents: Vec<_> = ContentRef::new(content.digest().to_string()).into_iter().collect();
         let after = text(&patch.redacted_summary);

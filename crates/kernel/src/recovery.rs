@@ -177,6 +177,7 @@ impl Fold {
                             granted_by: actor_ref.clone(),
                             uses: 0,
                             request: Arc::clone(&request),
+                            revoked: false,
                         });
                         (*decided_at_millis, grant)
                     }

@@ -2,234 +2,25 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod common;
+
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use common::{Gate, Setup, World, seed, start, world};
 use countersign_core::approval::ApprovalRecord;
 use countersign_core::digest::Digest;
-use countersign_core::hold::{Approver, Decision, DecisionKind, HoldStatus, Surface};
-use countersign_core::id::AgentId;
-use countersign_core::journal::{JournalPayload, JournalRecord};
+use countersign_core::hold::{DecisionKind, HoldStatus};
+use countersign_core::journal::JournalPayload;
 use countersign_core::tool::ToolCallStatus;
-use countersign_escalation::{Limits, ResolveError};
-use countersign_kernel::{Found, Governed, Kernel, Parts, Policy, Run};
-use countersign_manifest::{EnvelopeStatus, ManifestSet};
-use countersign_ports::clock::Clock;
-use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
-use countersign_ports::journal::{AppendError, Batch, Committed, Entry, Journal, ReadError};
-use countersign_ports::memory::{ManualClock, MemoryJournal, SeededEntropy};
-use serde_json::{Map, Value, json};
-use tokio::sync::{Semaphore, watch};
-
-const TOOLS: &[(&str, &str)] = &[
-    (
-        "look.clad.toml",
-        r#"
-[tool]
-name = "look"
-version = "1.0.0"
-description = "Looks."
-binary = "head"
-[args.file]
-type = "path"
-required = true
-[args.lines]
-type = "integer"
-min = 1
-max = 9
-[command]
-exec = ["head", "--lines={lines}", "{file}"]
-[output]
-format = "text"
-"#,
-    ),
-    (
-        "write.clad.toml",
-        r#"
-[tool]
-name = "write"
-version = "1.0.0"
-description = "Writes."
-binary = "touch"
-human_approval = true
-[args.file]
-type = "path"
-required = true
-[command]
-exec = ["touch", "{file}"]
-[output]
-format = "text"
-"#,
-    ),
-];
-
-/// A journal that can be told to fail, or to hold every append back.
-struct Gate {
-    inner: MemoryJournal,
-    fails: AtomicBool,
-    permits: Semaphore,
-}
-
-#[async_trait]
-impl Journal for Gate {
-    async fn append(&self, batch: Batch) -> Result<Committed, AppendError> {
-        self.permits.acquire().await.unwrap().forget();
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(AppendError::NoRoom("disk full".into()));
-        }
-        self.inner.append(batch).await
-    }
-    async fn read(&self, from: u64, limit: usize) -> Result<Vec<Entry>, ReadError> {
-        self.inner.read(from, limit).await
-    }
-    async fn read_call(&self, call: &str) -> Result<Vec<Entry>, ReadError> {
-        self.inner.read_call(call).await
-    }
-    async fn content(&self, seq: u64, digest: Digest) -> Result<Option<Vec<u8>>, ReadError> {
-        self.inner.content(seq, digest).await
-    }
-    fn head(&self) -> watch::Receiver<u64> {
-        self.inner.head()
-    }
-}
-
-/// Counts what it is asked to run, and can hang or panic.
-#[derive(Default)]
-struct Hands {
-    ran: Mutex<Vec<Vec<String>>>,
-    panics: AtomicBool,
-    hangs: AtomicBool,
-    dropped: Arc<AtomicUsize>,
-}
-
-struct CountDrop(Arc<AtomicUsize>);
-
-impl Drop for CountDrop {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl ToolExecutor for Hands {
-    async fn run(&self, run: ToolRun) -> Execution {
-        let countersign_core::plan::Plan::Command(plan) = &run.plan;
-        self.ran.lock().unwrap().push(plan.argv.clone());
-        let _guard = CountDrop(self.dropped.clone());
-        assert!(!self.panics.load(Ordering::SeqCst), "told to");
-        if self.hangs.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        Execution {
-            status: ExecutionStatus::Exited(0),
-            stdout: b"done\n".to_vec(),
-            stdout_sha256: *Digest::of("done\n").as_bytes(),
-            stdout_len: 5,
-            stderr: Vec::new(),
-            duration: Duration::from_millis(3),
-        }
-    }
-}
-
-struct World {
-    kernel: Kernel,
-    found: Found,
-    run: Arc<Run>,
-    journal: Arc<Gate>,
-    hands: Arc<Hands>,
-    clock: Arc<ManualClock>,
-}
-
-async fn start(journal: Arc<Gate>, clock: Arc<ManualClock>, seed: u64) -> World {
-    start_with(journal, clock, seed, Policy::default(), TOOLS).await
-}
-
-async fn start_with(
-    journal: Arc<Gate>,
-    clock: Arc<ManualClock>,
-    seed: u64,
-    policy: Policy,
-    tools: &[(&str, &str)],
-) -> World {
-    let files = tools.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    let (manifests, problems) = ManifestSet::load(files);
-    assert!(problems.is_empty(), "{problems:?}");
-    let hands = Arc::new(Hands::default());
-    let (kernel, found) = Kernel::start(Parts {
-        journal: journal.clone(),
-        clock: clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(seed)),
-        executor: hands.clone(),
-        manifests,
-        policy,
-        limits: Limits::default(),
-        hooks: Vec::new(),
-        version: "test".into(),
-    })
-    .await
-    .unwrap();
-    let run = kernel.run_start(AgentId::new("agent.a").unwrap(), None, "test").await.unwrap();
-    World { kernel, found, run: Arc::new(run), journal, hands, clock }
-}
-
-fn journal() -> Arc<Gate> {
-    let inner = MemoryJournal::default();
-    Arc::new(Gate { inner, fails: false.into(), permits: Semaphore::new(Semaphore::MAX_PERMITS) })
-}
-
-async fn world() -> World {
-    start(journal(), Arc::new(ManualClock::at(1_000_000)), 1).await
-}
-
-fn args(value: Value) -> Map<String, Value> {
-    value.as_object().unwrap().clone()
-}
-
-impl World {
-    async fn call(&self, tool: &str, arguments: Value) -> Governed {
-        self.kernel.govern(&self.run, tool, &args(arguments)).await
-    }
-
-    fn spawn(&self, tool: &str, arguments: Value) -> tokio::task::JoinHandle<Governed> {
-        let (kernel, run, tool) = (self.kernel.clone(), self.run.clone(), tool.to_owned());
-        tokio::spawn(async move { kernel.govern(&run, &tool, &args(arguments)).await })
-    }
-
-    async fn held(&self) -> countersign_core::hold::HeldAction {
-        let mut changed = self.kernel.queue().changed();
-        loop {
-            if let Some(hold) = self.kernel.queue().pending().into_iter().next() {
-                return hold;
-            }
-            changed.changed().await.unwrap();
-        }
-    }
-
-    async fn decide(&self, kind: DecisionKind, who: &str) -> Result<HoldStatus, ResolveError> {
-        let hold = self.held().await;
-        let approver = Approver { surface: Surface::Cli, id: who.into(), display: who.into() };
-        let decision = Decision { decision: kind, reason: Some("because".into()), grant: None };
-        self.kernel.decide(&hold.id, decision, approver).await.map(|r| r.outcome.status)
-    }
-
-    fn ran(&self) -> usize {
-        self.hands.ran.lock().unwrap().len()
-    }
-
-    async fn records(&self) -> Vec<JournalRecord> {
-        let entries = self.journal.inner.read(1, 1000).await.unwrap();
-        entries.iter().map(|e| serde_json::from_slice(&e.bytes).unwrap()).collect()
-    }
-
-    /// The record ids, without the random parts.
-    async fn story(&self) -> Vec<String> {
-        let kinds = self.records().await.into_iter().map(|r| r.event_index.event_kind);
-        kinds.filter(|k| !k.starts_with("run_")).collect()
-    }
-}
+use countersign_escalation::ResolveError;
+use countersign_kernel::Policy;
+use countersign_manifest::EnvelopeStatus;
+use countersign_ports::journal::Journal as _;
+use countersign_ports::memory::ManualClock;
+use serde_json::json;
 
 #[tokio::test]
 async fn an_allowed_call_is_announced_run_and_recorded() {
@@ -489,8 +280,8 @@ async fn equal_held_calls_outlive_a_restart_each_by_itself() {
     while w.kernel.queue().pending().len() < 2 {
         tokio::task::yield_now().await;
     }
-    let (journal, clock) = crash(w).await;
-    let w = start(journal, clock, 2).await;
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, seed(2)).await;
     assert_eq!(w.found.reopened, 2);
     // Decided about the older one only, with nobody connected.
     w.decide(DecisionKind::Approve, "ada").await.unwrap();
@@ -524,33 +315,13 @@ async fn what_you_see_is_what_you_decide() {
     );
 }
 
-/// Stops the world as SIGKILL would: nothing is said to the journal any more.
-async fn crash(w: World) -> (Arc<Gate>, Arc<ManualClock>) {
-    w.journal.permits.forget_permits(usize::MAX);
-    w.kernel.queue().close();
-    let entries = w.journal.inner.read(1, 1000).await.unwrap();
-    let after = journal();
-    for entry in entries {
-        let record: JournalRecord = serde_json::from_slice(&entry.bytes).unwrap();
-        let draft = countersign_core::journal::JournalDraft::new(record.clone()).encode().unwrap();
-        let mut contents = Vec::new();
-        for content in &record.content_refs {
-            let digest = Digest::parse(content.as_str()).unwrap();
-            let bytes = w.journal.inner.content(record.journal_seq, digest).await.unwrap();
-            contents.extend(bytes.map(countersign_ports::journal::Content::new));
-        }
-        after.inner.append(Batch { drafts: vec![draft], contents }).await.unwrap();
-    }
-    (after, Arc::new(ManualClock::at(w.clock.now_millis())))
-}
-
 #[tokio::test]
 async fn a_held_call_outlives_the_process_and_is_joined_by_the_same_call() {
     let w = world().await;
     let _call = w.spawn("write", json!({"file": "a"}));
     let before = w.held().await;
-    let (journal, clock) = crash(w).await;
-    let w = start(journal, clock, 2).await;
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, seed(2)).await;
     assert_eq!(w.found.reopened, 1);
     assert_eq!(w.kernel.queue().pending(), [before]);
     let call = w.spawn("write", json!({"file": "a"}));
@@ -567,11 +338,11 @@ async fn a_decision_made_with_nobody_connected_is_kept_and_used_once() {
     let w = world().await;
     let _call = w.spawn("write", json!({"file": "a"}));
     w.held().await;
-    let (journal, clock) = crash(w).await;
-    let w = start(journal, clock, 2).await;
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, seed(2)).await;
     w.decide(DecisionKind::Approve, "ada").await.unwrap();
-    let (journal, clock) = crash(w).await;
-    let w = start(journal, clock, 3).await;
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, seed(3)).await;
     assert_eq!((w.found.reopened, w.found.unused_approvals), (0, 1));
     let other = w.spawn("write", json!({"file": "b"}));
     assert_eq!(w.held().await.summary, "touch -- b", "released another call");
@@ -590,18 +361,17 @@ async fn a_decision_made_with_nobody_connected_is_kept_and_used_once() {
 
 #[tokio::test]
 async fn bound_approval_a_changed_manifest_or_policy_needs_a_new_one() {
-    let changed: Vec<_> =
-        TOOLS.iter().map(|(name, text)| (*name, text.replace("Writes.", "Writes!"))).collect();
-    let changed: Vec<_> = changed.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let mut tools = Setup::default().tools;
+    tools.iter_mut().for_each(|(_, text)| *text = text.replace("Writes.", "Writes!"));
     let context = vec![("root".to_owned(), "elsewhere".to_owned())];
     let policy = Policy { context, ..Policy::default() };
-    for (tools, policy) in [(&changed[..], Policy::default()), (TOOLS, policy)] {
+    for setup in [Setup { tools, ..seed(2) }, Setup { policy, ..seed(2) }] {
         let w = world().await;
         let _call = w.spawn("write", json!({"file": "a"}));
         w.decide(DecisionKind::Approve, "ada").await.unwrap();
         // The approval is durable; the effect's intent is not yet.
         let (journal, clock) = crash_after_approval(w).await;
-        let w = start_with(journal, clock, 2, policy, tools).await;
+        let w = start(journal, clock, setup).await;
         assert_eq!(w.found.unused_approvals, 1);
         let call = w.spawn("write", json!({"file": "a"}));
         w.held().await;
@@ -615,17 +385,10 @@ async fn crash_after_approval(w: World) -> (Arc<Gate>, Arc<ManualClock>) {
     while w.ran() == 0 {
         tokio::task::yield_now().await;
     }
-    let (full, clock) = crash(w).await;
-    let cut = journal();
-    for entry in full.inner.read(1, 1000).await.unwrap() {
-        let record: JournalRecord = serde_json::from_slice(&entry.bytes).unwrap();
-        if record.event_index.event_kind == "tool_intent_recorded" {
-            break;
-        }
-        let drafts = vec![countersign_core::journal::JournalDraft::new(record).encode().unwrap()];
-        cut.inner.append(Batch { drafts, contents: vec![] }).await.unwrap();
-    }
-    (cut, clock)
+    let (full, clock) = w.crash().await;
+    let kinds = full.records().await.into_iter().map(|record| record.event_index.event_kind);
+    let before = kinds.take_while(|kind| kind != "tool_intent_recorded").count();
+    (common::cut(&full, before).await, clock)
 }
 
 #[tokio::test]
@@ -635,7 +398,7 @@ async fn an_approval_not_used_in_time_is_stale() {
     w.decide(DecisionKind::Approve, "ada").await.unwrap();
     let (journal, clock) = crash_after_approval(w).await;
     clock.advance(Duration::from_secs(601));
-    let w = start(journal, clock, 2).await;
+    let w = start(journal, clock, seed(2)).await;
     assert_eq!(w.found.unused_approvals, 0);
 }
 
@@ -647,9 +410,9 @@ async fn at_most_once_an_effect_of_unknown_outcome_is_listed_and_not_run_again()
     while w.ran() == 0 {
         tokio::task::yield_now().await;
     }
-    let (journal, clock) = crash(w).await;
+    let (journal, clock) = w.crash().await;
     for seed in [2, 3] {
-        let w = start(journal.clone(), clock.clone(), seed).await;
+        let w = start(journal.clone(), clock.clone(), common::seed(seed)).await;
         assert_eq!(w.found.unknown_effects.len(), 1);
         assert_eq!(w.ran(), 0);
         let story = w.story().await;
@@ -662,9 +425,9 @@ async fn a_hold_whose_time_ran_out_while_down_needs_recovery_and_releases_nothin
     let w = world().await;
     let _call = w.spawn("write", json!({"file": "a"}));
     w.held().await;
-    let (journal, clock) = crash(w).await;
+    let (journal, clock) = w.crash().await;
     clock.advance(Duration::from_secs(301));
-    let w = start(journal, clock, 2).await;
+    let w = start(journal, clock, seed(2)).await;
     assert_eq!((w.found.reopened, w.found.lapsed), (0, 1));
     assert_eq!(w.kernel.queue().pending(), []);
     let records = w.records().await;
@@ -679,20 +442,11 @@ async fn recovery_from_a_crash_after_any_record() {
     let call = w.spawn("write", json!({"file": "a"}));
     w.decide(DecisionKind::Approve, "ada").await.unwrap();
     call.await.unwrap();
-    let all = w.journal.inner.read(1, 1000).await.unwrap();
-    let args = countersign_ports::journal::Content::new(b"{\"file\":\"a\"}".to_vec());
+    let all = w.records().await;
     for cut in 0..=all.len() {
-        let journal = journal();
-        let mut kinds = Vec::new();
-        for entry in &all[..cut] {
-            let record: JournalRecord = serde_json::from_slice(&entry.bytes).unwrap();
-            kinds.push(record.event_index.event_kind.clone());
-            let drafts =
-                vec![countersign_core::journal::JournalDraft::new(record).encode().unwrap()];
-            let contents = vec![args.clone()];
-            journal.inner.append(Batch { drafts, contents }).await.unwrap();
-        }
-        let w = start(journal, Arc::new(ManualClock::at(1_000_500)), 9).await;
+        let kinds: Vec<_> = all[..cut].iter().map(|r| r.event_index.event_kind.clone()).collect();
+        let journal = common::cut(&w.journal, cut).await;
+        let w = start(journal, Arc::new(ManualClock::at(1_000_500)), seed(9)).await;
         let has = |kind: &str| kinds.iter().any(|k| k == kind);
         let asked = has("approval_requested");
         let approved = has("approval_responded");

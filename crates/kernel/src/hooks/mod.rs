@@ -188,14 +188,13 @@ impl HookCoordinator {
 
     /// Waits until everything that was written behind is durable.
     ///
-    /// `false` when some of it could not be recorded; the log says what.
+    /// `false` when something since the last such wait could not be recorded; the log says what.
     pub async fn flush(&self) -> bool {
         self.0.writer.flush().await
     }
 
     /// Lets the queues run empty, at most for `limit`, and makes durable what is left to write.
-    /// What still waits then is recorded as cancelled; a hook that is under way and does not
-    /// end within `limit` more is left to itself, without a record of its end.
+    /// What still waits then, or is under way, is called off and recorded as cancelled.
     pub async fn close(&self, limit: Duration) {
         let queues = || self.0.points.values().flatten().filter_map(|hook| hook.queue.as_ref());
         let drained = || async {

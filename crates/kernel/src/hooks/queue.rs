@@ -22,12 +22,12 @@ struct Waiting {
     input: HookInput,
 }
 
-#[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
     /// How many were dropped since the last record that says so, and the last of them.
     dropped: Option<(u64, Arc<HookMoment>, Invocation)>,
-    closed: bool,
+    /// Dropped when the queue is closed; the invocation that is under way is then called off.
+    open: Option<watch::Sender<()>>,
 }
 
 pub(super) struct HookQueue {
@@ -46,7 +46,11 @@ impl HookQueue {
         worker: (Registered, Writer, Arc<dyn Clock>),
     ) -> Arc<Self> {
         let queue = Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                dropped: None,
+                open: Some(watch::Sender::new(())),
+            }),
             wake: Notify::new(),
             idle: watch::Sender::new(true),
             bounds,
@@ -80,7 +84,8 @@ impl HookQueue {
     ) -> Result<(), HookStop> {
         {
             let mut state = self.lock();
-            if !state.closed && state.waiting.len() < self.room(moment) {
+            let open = state.open.is_some();
+            if open && state.waiting.len() < self.room(moment) {
                 let moment = Arc::clone(moment);
                 state.waiting.push_back(Waiting { moment, invocation, input });
                 self.idle.send_replace(false);
@@ -88,7 +93,7 @@ impl HookQueue {
                 self.wake.notify_one();
                 return Ok(());
             }
-            if self.overflow == HookOverflowPolicy::SummarizeAndContinue {
+            if open && self.overflow == HookOverflowPolicy::SummarizeAndContinue {
                 let count = state.dropped.take().map_or(0, |(count, ..)| count);
                 state.dropped = Some((count + 1, Arc::clone(moment), invocation));
                 return Ok(());
@@ -102,8 +107,7 @@ impl HookQueue {
                 match HookStop::failed(spec, &moment.base, &full) {
                     None => writer.write(event(payload)).await,
                     Some(stop) => {
-                        writer.write(event(payload)).await;
-                        writer.flush().await;
+                        writer.record(event(payload)).await;
                         return Err(stop);
                     }
                 }
@@ -116,9 +120,9 @@ impl HookQueue {
         Ok(())
     }
 
-    /// Takes no more, and drops what waits.
+    /// Takes no more, drops what waits, and calls off what is under way.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.lock().open = None;
         self.wake.notify_one();
     }
 
@@ -139,7 +143,7 @@ impl Drop for super::Inner {
 }
 
 enum Next {
-    Invoke(Waiting),
+    Invoke(Waiting, watch::Receiver<()>),
     Drop(Waiting),
     Summarize(u64, Arc<HookMoment>, Invocation),
     Sleep,
@@ -152,12 +156,13 @@ impl HookQueue {
         if let Some((count, moment, invocation)) = state.dropped.take() {
             return Next::Summarize(count, moment, invocation);
         }
-        match state.waiting.pop_front() {
-            Some(waiting) if state.closed => Next::Drop(waiting),
-            Some(waiting) => Next::Invoke(waiting),
-            None => {
+        let open = state.open.as_ref().map(watch::Sender::subscribe);
+        match (state.waiting.pop_front(), open) {
+            (Some(waiting), None) => Next::Drop(waiting),
+            (Some(waiting), Some(open)) => Next::Invoke(waiting, open),
+            (None, open) => {
                 self.idle.send_replace(true);
-                if state.closed { Next::End } else { Next::Sleep }
+                if open.is_some() { Next::Sleep } else { Next::End }
             }
         }
     }
@@ -170,17 +175,16 @@ async fn work(queue: Arc<HookQueue>, hook: Registered, writer: Writer, clock: Ar
     };
     loop {
         match queue.next() {
-            Next::Invoke(Waiting { moment, invocation, input }) => {
+            Next::Invoke(Waiting { moment, invocation, input }, open) => {
                 let executor = Arc::clone(&hook.executor);
                 let mut announced = true;
                 if executor.reaches_outside() {
                     let invocation_id = invocation.id();
                     let started = HookRecordPayload::InvocationStarted { invocation_id };
-                    writer.write(event(&moment, invocation, started)).await;
-                    announced = writer.flush().await;
+                    announced = writer.record(event(&moment, invocation, started)).await;
                 }
                 let (answer, elapsed) = match announced {
-                    true => invoke(executor, input, hook.timeout, None).await,
+                    true => invoke(executor, input, hook.timeout, Some(open)).await,
                     false => {
                         let why = "not invoked: that could not be recorded".to_owned();
                         (Answer::Broke(why), std::time::Duration::ZERO)

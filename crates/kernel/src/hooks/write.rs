@@ -65,9 +65,12 @@ impl Event {
 }
 
 enum Message {
-    Event(Box<Event>),
+    Event(Box<Event>, Option<oneshot::Sender<bool>>),
     Flush(oneshot::Sender<bool>),
 }
+
+/// The records of one event, and who waits for them.
+type Step = (Vec<EncodedDraft>, Option<oneshot::Sender<bool>>);
 
 /// Writes behind, in order. Clones feed one task, which ends with the last of them.
 #[derive(Clone)]
@@ -88,10 +91,22 @@ impl Writer {
     /// Waits when too much is waiting to be written.
     pub(super) async fn write(&self, event: Event) {
         // The task outlives every sender.
-        let _ = self.queue.send(Message::Event(Box::new(event))).await;
+        let _ = self.queue.send(Message::Event(Box::new(event), None)).await;
         if self.queue.capacity() < BACKLOG / 2 {
             self.now.notify_one();
         }
+    }
+
+    /// Returns when this event is durable, or `false` when it is not, whatever became of
+    /// others.
+    pub(super) async fn record(&self, event: Event) -> bool {
+        let (done, wait) = oneshot::channel();
+        let event = Message::Event(Box::new(event), Some(done));
+        if self.queue.send(event).await.is_err() {
+            return false;
+        }
+        self.now.notify_one();
+        wait.await.unwrap_or(false)
     }
 
     /// Returns when everything written before is durable; `false` when some of it may not be,
@@ -121,8 +136,8 @@ async fn write(journal: Arc<dyn Journal>, mut receiver: mpsc::Receiver<Message>,
         for message in messages.drain(..) {
             match message {
                 Message::Flush(done) => waiting.push(done),
-                Message::Event(event) => match event.drafts() {
-                    Ok(drafts) => steps.push(drafts),
+                Message::Event(event, done) => match event.drafts() {
+                    Ok(drafts) => steps.push((drafts, done)),
                     Err(error) => {
                         tracing::error!(hook = %event.spec.hook_id, %error, "not recorded");
                         whole = false;
@@ -131,26 +146,35 @@ async fn write(journal: Arc<dyn Journal>, mut receiver: mpsc::Receiver<Message>,
             }
         }
         whole &= append(&*journal, steps).await;
-        for done in waiting {
-            let _ = done.send(std::mem::replace(&mut whole, true));
+        if !waiting.is_empty() {
+            let whole = std::mem::replace(&mut whole, true);
+            for done in waiting {
+                let _ = done.send(whole);
+            }
         }
     }
 }
 
 /// Appends all steps at once, or, when one of them spoils that, each by itself.
-async fn append(journal: &dyn Journal, steps: Vec<Vec<EncodedDraft>>) -> bool {
+async fn append(journal: &dyn Journal, steps: Vec<Step>) -> bool {
     if steps.is_empty() {
         return true;
     }
-    let drafts = steps.concat();
-    if journal.append(Batch { drafts, contents: Vec::new() }).await.is_ok() {
-        return true;
-    }
+    let drafts = steps.iter().flat_map(|(drafts, _)| drafts).cloned().collect();
+    let together = journal.append(Batch { drafts, contents: Vec::new() }).await.is_ok();
     let mut whole = true;
-    for drafts in steps {
-        if let Err(error) = journal.append(Batch { drafts, contents: Vec::new() }).await {
-            tracing::error!(%error, "what a hook did is not recorded");
-            whole = false;
+    for (drafts, done) in steps {
+        let recorded = together
+            || match journal.append(Batch { drafts, contents: Vec::new() }).await {
+                Ok(_) => true,
+                Err(error) => {
+                    tracing::error!(%error, "what a hook did is not recorded");
+                    false
+                }
+            };
+        whole &= recorded;
+        if let Some(done) = done {
+            let _ = done.send(recorded);
         }
     }
     whole
