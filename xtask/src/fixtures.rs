@@ -1,6 +1,6 @@
 //! Writes the generated files below `fixtures/`, or compares them byte for byte.
 
-use crate::{Outcome, diff, layers, terminal, workspace};
+use crate::{Outcome, cases, diff, layers, terminal, workspace};
 use countersign_audit::checkpoint::Checkpoint;
 use countersign_audit::key::{LogKey, Signer as _};
 use countersign_audit::receipt::Receipt;
@@ -22,6 +22,12 @@ fn generators() -> Vec<(&'static str, Generator)> {
         ("audit/v1/checkpoint.txt", audit_checkpoint),
         ("audit/v1/log.pub", audit_key),
         ("audit/v1/receipt.json", audit_receipt),
+        ("approvals/v1/cases.ndjson", || cases::family("approvals")),
+        ("effects/v1/cases.ndjson", || cases::family("effects")),
+        ("errors/v1/cases.ndjson", || cases::family("errors")),
+        ("holds/v1/cases.ndjson", || cases::family("holds")),
+        ("hooks/v1/cases.ndjson", || cases::family("hooks")),
+        ("journal/v1/cases.ndjson", || cases::family("journal")),
     ]
 }
 
@@ -69,6 +75,24 @@ const STATIC: &[&str] = &[
     "README.md",
     // What another program wrote, read by crates/core/tests/peer_json.rs.
     "records/v1/",
+    // The tables of the contract, from which its cases are made; read by xtask/src/cases.rs and
+    // by crates/core/tests.
+    "types/v1/types.json",
+    "words/v1/words.json",
+    "hooks/v1/matrix.json",
+    "ids/v1/journal-cursor.json",
+    // What agent-sdk-core 0.1.0-alpha.4 wrote, and cases of nobody's making; read by
+    // crates/core/tests/cases.rs and crates/core/tests/hooks.rs.
+    "hooks/v1/spec-hashes.json",
+    "approvals/v1/peer.ndjson",
+    "effects/v1/peer.ndjson",
+    "errors/v1/peer.ndjson",
+    "hooks/v1/peer.ndjson",
+    "journal/v1/peer.ndjson",
+    "approvals/v1/edges.ndjson",
+    "holds/v1/edges.ndjson",
+    "hooks/v1/edges.ndjson",
+    "journal/v1/edges.ndjson",
 ];
 
 /// Folders below `fixtures/` whose files another command writes, compares and clears of strays.

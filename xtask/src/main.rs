@@ -9,11 +9,13 @@
 )]
 
 mod bench;
+mod cases;
 mod ci;
 mod contract;
 mod diff;
 mod e2e;
 mod fixtures;
+mod fuzz;
 mod layers;
 mod markdown;
 mod package;
@@ -63,6 +65,8 @@ enum Command {
     Package,
     /// Measure, optimised, with the physical limit beside each figure
     Bench(bench::Options),
+    /// Try the contract's properties with many cases, optimised
+    Fuzz(fuzz::Options),
     /// Prepare Python, Node and Chromium below target/e2e, and run the end-to-end tests
     E2e(e2e::Options),
 }
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::Contract { check } => contract::run(check),
         Command::Package => package::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::E2e(options) => e2e::run(&options),
     };
     match outcome {

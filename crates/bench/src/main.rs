@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod call;
+mod core;
 mod disk;
 mod exec;
 mod hooks;
@@ -24,8 +25,8 @@ struct Cli {
 enum What {
     /// Governed calls, beside group commits of the same bytes with bare fdatasync
     Call(Options),
-    /// Hooks, temporarily apart
-    Hooks,
+    /// Reading and writing records, beside an untyped tree, a hash and a copy of the same bytes
+    Core(core::Options),
     /// Starting a process with all guarantees, beside starting it bare
     Exec {
         /// How many of each
@@ -92,11 +93,8 @@ fn main() -> ExitCode {
         return countersign_exec::supervise::main(arguments);
     }
     match Cli::parse().what {
-        What::Hooks => {
-            let figures = hooks::measure(Duration::from_secs(2));
-            println!("{}", serde_json::to_string_pretty(&figures).unwrap());
-        }
         What::Call(options) => call::run(&options),
+        What::Core(options) => core::run(&options),
         What::Exec { runs } => exec::run(runs),
     }
     ExitCode::SUCCESS

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Check and try out tool manifests
     #[command(subcommand)]
     Manifest(Manifest),
+    /// Try documents against the wire contract
+    #[command(subcommand)]
+    Contract(Contract),
     /// Check that everything the gateway needs is in place
     Doctor,
     /// Check the configuration file
@@ -225,4 +228,65 @@ pub(crate) enum Manifest {
         #[arg(long, value_name = "JSON", default_value = "{}")]
         args: String,
     },
+}
+
+const ROUNDTRIP: &str = "\
+Examples:
+  countersign contract roundtrip record.json
+  countersign journal tail --json | countersign contract roundtrip -
+  countersign contract roundtrip --type hook-response --json responses.ndjson
+
+With --json every document is a line with its file, line, column, types, the paths left out, and
+the document; one that cannot be read is a line with an error instead.";
+
+#[derive(Subcommand)]
+pub(crate) enum Contract {
+    /// Read documents and print them back, compact, one on each line
+    ///
+    /// A file holds one JSON document, or several one after the other. What the contract writes
+    /// comes back byte for byte but for the white space between its tokens. What cannot be read
+    /// is reported as file:line:column, and the next file is next. Fields that the contract does
+    /// not know are left out, and that is said.
+    #[command(after_help = ROUNDTRIP)]
+    Roundtrip {
+        /// Files; `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// What the documents are [default: told by the keys of each]
+        #[arg(long = "type", value_enum, value_name = "TYPE")]
+        document_type: Option<DocumentType>,
+    },
+}
+
+/// The types of the contract that stand alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DocumentType {
+    JournalRecord,
+    /// Also with its hash beside it: {"spec": …, "spec_hash": …}
+    HookSpec,
+    HookRecord,
+    HookResponse,
+    HookInput,
+    ApprovalRecord,
+    ApprovalRequest,
+    ApprovalDecision,
+    ApprovalOutcome,
+    AgentError,
+    EffectIntent,
+    EffectResult,
+    HeldAction,
+    /// An answer to a held action
+    Decision,
+    Approver,
+    Plan,
+    SourceRef,
+    DestinationRef,
+    EntityRef,
+    PolicyRef,
+}
+
+impl std::fmt::Display for DocumentType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
 }

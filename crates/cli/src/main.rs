@@ -7,6 +7,7 @@ mod args;
 mod audit;
 mod client;
 mod config;
+mod contract;
 mod doctor;
 mod hooks;
 mod journal;
@@ -46,6 +47,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Journal(command) => journal::run(&global, &command),
         Command::Audit(command) => audit::run(&global, &command),
         Command::Manifest(command) => manifest::run(&global, &command),
+        Command::Contract(command) => contract::run(&global, &command),
         Command::Doctor => doctor::run(&global),
         Command::CheckConfig => {
             let loaded = config::load(&global)?;

@@ -1,10 +1,13 @@
-//! Typed identifiers: transparent strings that were checked when they were made.
+//! Typed identifiers: transparent strings without control characters, checked when they are made
+//! and when they are read.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::json::has_any;
 
 /// Longest identifier, in bytes.
 pub const MAX_LEN: usize = 512;
@@ -49,7 +52,7 @@ fn check(kind: &'static str, text: &str, max: usize) -> Result<(), IdError> {
         return Err(IdError::TooLong { kind, len: text.len(), max });
     }
     // Above the ASCII ones, the control characters are U+0080 to U+009F: C2 and one byte more.
-    if text.bytes().all(|byte| byte >= 0x20 && byte != 0x7f && byte != 0xc2) {
+    if !has_any::<0x20, 0x7f, 0xc2>(text.as_bytes()) {
         return Ok(());
     }
     match text.char_indices().find(|(_, c)| c.is_control()) {
@@ -58,11 +61,16 @@ fn check(kind: &'static str, text: &str, max: usize) -> Result<(), IdError> {
     }
 }
 
+/// For what only making is checked.
+fn any(_: &'static str, _: &str, _: usize) -> Result<(), IdError> {
+    Ok(())
+}
+
 macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident, $max:expr;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $max:expr, $reading:ident;)*) => {$(
         $(#[$doc])*
         ///
-        /// Without control characters, checked on reading too. Clones share one allocation.
+        /// Clones share one allocation.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
@@ -119,7 +127,8 @@ macro_rules! ids {
                         f.write_str(concat!("the text of a ", stringify!($name)))
                     }
                     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
-                        $name::new(text).map_err(E::custom)
+                        $reading(stringify!($name), text, $max).map_err(E::custom)?;
+                        Ok($name(Arc::from(text)))
                     }
                 }
                 from.deserialize_str(Text)
@@ -147,47 +156,49 @@ as_ref_id! {
 
 ids! {
     /// A principal that calls tools.
-    AgentId, MAX_LEN;
+    AgentId, MAX_LEN, check;
     /// One MCP session, or one command-line call; its start and end are records.
-    RunId, MAX_LEN;
+    RunId, MAX_LEN, check;
     /// The client's own session, where it has one beside the run.
-    SessionId, MAX_LEN;
+    SessionId, MAX_LEN, check;
     /// The position of a call in its run.
-    TurnId, MAX_LEN;
+    TurnId, MAX_LEN, check;
     /// One try of a turn.
-    AttemptId, MAX_LEN;
+    AttemptId, MAX_LEN, check;
     /// What one call does to the world: one intent, one result.
-    EffectId, MAX_LEN;
+    EffectId, MAX_LEN, check;
     /// One tool call.
-    ToolCallId, MAX_LEN;
+    ToolCallId, MAX_LEN, check;
     /// The record that asks for approval; also the id of the hold that waits for it.
-    ApprovalRequestId, MAX_LEN;
+    ApprovalRequestId, MAX_LEN, check;
     /// Content stored beside the log. Countersign's own are `sha256:` digests.
-    ContentRef, MAX_LEN;
+    ContentRef, MAX_LEN, check;
     /// A piece of context that compaction must not drop, as a hook names it.
-    ContextItemId, MAX_LEN;
+    ContextItemId, MAX_LEN, check;
     /// One assembly of context for a model, as a turn's record names it.
-    ContextProjectionId, MAX_LEN;
+    ContextProjectionId, MAX_LEN, check;
     /// A message a turn began or ended with.
-    MessageId, MAX_LEN;
+    MessageId, MAX_LEN, check;
     /// A caller's name for one intended effect; sent again, it is the same effect.
-    IdempotencyKey, MAX_LEN;
+    IdempotencyKey, MAX_LEN, check;
     /// A caller's name under which repeated deliveries fall together.
-    DedupeKey, MAX_LEN;
+    DedupeKey, MAX_LEN, check;
     /// An event of a live stream, as an error names its cause.
-    EventId, MAX_LEN;
+    EventId, MAX_LEN, check;
     /// A span of a trace, as an error names its cause.
-    SpanId, MAX_LEN;
+    SpanId, MAX_LEN, check;
     /// A place in a journal, `journal.` and the sequence number: see [`JournalCursor::at`].
-    JournalCursor, MAX_LEN;
+    JournalCursor, MAX_LEN, check;
     /// A hook as it was registered.
-    HookId, MAX_LEN;
+    HookId, MAX_LEN, check;
     /// The code behind a hook.
-    HookExecutorRef, MAX_LEN;
+    HookExecutorRef, MAX_LEN, check;
     /// One record of the journal, unique in it for ever.
-    RecordId, MAX_RECORD_ID_LEN;
+    ///
+    /// Reading takes any text: the peer writes record ids that it does not check.
+    RecordId, MAX_RECORD_ID_LEN, any;
     /// What a reference points at; its kind stands beside it.
-    RefId, MAX_LEN;
+    RefId, MAX_LEN, check;
 }
 
 impl JournalCursor {

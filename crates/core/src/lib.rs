@@ -14,6 +14,7 @@ pub mod hold;
 pub mod hook;
 pub mod id;
 pub mod journal;
+pub mod json;
 pub mod plan;
 pub mod refs;
 pub mod story;

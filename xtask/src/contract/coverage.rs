@@ -14,11 +14,15 @@ use countersign_core::effect::{EffectIntent, EffectResult};
 use countersign_core::error::AgentError;
 use countersign_core::hold::{Approver, Decision, HeldAction};
 use countersign_core::hook::{HookInput, HookRecord, HookResponse, HookSpec};
+use countersign_core::id::JournalCursor;
 use countersign_core::journal::JournalRecord;
 use countersign_core::plan::Plan;
+use countersign_core::story::{call_status, tell};
 use countersign_core::tool::ToolCallRecord;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Libraries of which every wire type must be in a fixture.
@@ -33,7 +37,7 @@ fn types_by_name() -> Vec<(&'static str, Reader)> {
     macro_rules! types {
         ($($name:ident),* $(,)?) => { vec![$((stringify!($name), read::<$name>)),*] };
     }
-    types![
+    let mut types: Vec<(&'static str, Reader)> = types![
         AgentError,
         ApprovalDecision,
         ApprovalGrant,
@@ -49,18 +53,24 @@ fn types_by_name() -> Vec<(&'static str, Reader)> {
         HookRecord,
         HookResponse,
         HookSpec,
-        JournalRecord,
         Plan,
         Receipt,
         ToolCallRecord,
-    ]
+    ];
+    types.push(("JournalRecord", record));
+    types
 }
 
 /// Fixtures with other names, by the start of their path below `fixtures/`.
 const BY_PATH: &[(&str, Reader)] = &[
-    ("records/v1/journal-", read::<JournalRecord>),
-    // The words of enumerations, apart from any record.
+    ("records/v1/journal-", record),
+    // Words, tables and hashes, apart from any record.
     ("records/v1/words.json", nothing),
+    ("words/", nothing),
+    ("ids/v1/journal-cursor.json", read::<JournalCursor>),
+    ("types/", nothing),
+    ("hooks/v1/matrix.json", nothing),
+    ("hooks/v1/spec-hashes.json", nothing),
 ];
 
 /// How the fixture at this path below `fixtures/` is read.
@@ -68,20 +78,27 @@ fn reader(path: &str) -> Option<Reader> {
     if let Some((_, reader)) = BY_PATH.iter().find(|(start, _)| path.starts_with(start)) {
         return Some(*reader);
     }
+    if path.ends_with(".ndjson") {
+        return Some(case);
+    }
+    let (folders, file) = path.rsplit_once('/')?;
+    let (family, _) = folders.split_once('/')?;
+    let stem = file.split('.').next().unwrap_or(file);
+    named(stem).or_else(|| named(family))
+}
+
+/// The reader of a type, however its name is spelled.
+fn named(text: &str) -> Option<Reader> {
     let letters = |text: &str| {
         let text: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
         text.to_lowercase()
     };
-    let (folders, file) = path.rsplit_once('/')?;
-    let types = types_by_name();
-    let named = |text: &str| {
-        let text = letters(text);
-        let singular = text.strip_suffix('s').unwrap_or(&text);
-        types.iter().find(|(name, _)| [text.as_str(), singular].contains(&letters(name).as_str()))
-    };
-    let (family, _) = folders.split_once('/')?;
-    let stem = file.split('.').next().unwrap_or(file);
-    named(stem).or_else(|| named(family)).map(|(_, reader)| *reader)
+    let text = letters(text);
+    let singular = text.strip_suffix('s').unwrap_or(&text);
+    let mut types = types_by_name().into_iter();
+    types
+        .find(|(name, _)| [text.as_str(), singular].contains(&letters(name).as_str()))
+        .map(|(_, reader)| reader)
 }
 
 fn read<T: DeserializeOwned + Serialize>(
@@ -89,6 +106,41 @@ fn read<T: DeserializeOwned + Serialize>(
     seen: &mut Observations,
 ) -> serde_json::Result<()> {
     seen.observe(&serde_json::from_str::<T>(document)?).map(drop)
+}
+
+/// Reads a journal record, and what people are told of it.
+fn record(document: &str, seen: &mut Observations) -> serde_json::Result<()> {
+    let record: JournalRecord = serde_json::from_str(document)?;
+    seen.observe(&record)?;
+    seen.observe(&tell(&record))?;
+    seen.observe(&call_status([&record])).map(drop)
+}
+
+/// A fixture that says by itself what it is, and whether it is to be read.
+#[derive(serde::Deserialize)]
+struct Case<'a> {
+    #[serde(rename = "type")]
+    of: &'a str,
+    #[serde(borrow)]
+    input: &'a RawValue,
+    expect: serde_json::Value,
+}
+
+/// Reads a case that is to be accepted; one that is to be refused is for the tests.
+fn case(document: &str, seen: &mut Observations) -> serde_json::Result<()> {
+    let case: Case<'_> = serde_json::from_str(document)?;
+    if case.expect.get("error").is_some() {
+        return Ok(());
+    }
+    // A text holds a document that is not written as the contract writes it.
+    let text: Cow<'_, str> = match case.input.get() {
+        quoted if quoted.starts_with('"') => serde_json::from_str(quoted).map(Cow::Owned)?,
+        document => Cow::Borrowed(document),
+    };
+    match named(case.of) {
+        Some(reader) => reader(&text, seen),
+        None => Err(serde::de::Error::custom(format!("`{}` is no type of the contract", case.of))),
+    }
 }
 
 fn nothing(_: &str, _: &mut Observations) -> serde_json::Result<()> {
@@ -113,7 +165,7 @@ pub(super) fn check(root: &Path, libraries: &[Library]) -> Outcome<Report> {
     let mut files = fixtures::Files::new();
     fixtures::read_below(&root.join("fixtures"), "", &mut files)?;
     for (path, bytes) in &files {
-        let is_json = [".json", ".jsonl"].iter().any(|end| path.ends_with(end));
+        let is_json = [".json", ".jsonl", ".ndjson"].iter().any(|end| path.ends_with(end));
         if !is_json || !published::is_versioned(path) {
             continue;
         }

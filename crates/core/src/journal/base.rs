@@ -6,14 +6,12 @@ use crate::id::{
     AgentId, AttemptId, RecordId, RefId, RunId, RuntimePackageFingerprint, SessionId, TurnId,
 };
 use crate::journal::{
-    EventIndexProjection, JournalPayload, JournalRecord, RecoveryMarker, RunCheckpoint,
-    SCHEMA_VERSION,
+    EventIndexProjection, JOURNAL_BACKED, JournalPayload, JournalRecord, RecoveryMarker,
+    RunCheckpoint, SCHEMA_VERSION,
 };
 use crate::refs::{
     CorrelationEntry, DestinationRef, EntityKind, EntityRef, PrivacyClass, SourceRef,
 };
-
-const JOURNAL_BACKED: &str = "journal_backed";
 
 /// Who a record is about and when it was written.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,7 +103,7 @@ impl RecordBase {
             correlation_keys: self.correlation_keys.clone(),
             tags: self.tags.clone(),
             privacy_class: self.privacy,
-            delivery_semantics: JOURNAL_BACKED.to_owned(),
+            delivery_semantics: JOURNAL_BACKED.into(),
         };
         JournalRecord {
             journal_schema_version: SCHEMA_VERSION,
@@ -124,7 +122,7 @@ impl RecordBase {
             destination: self.destination,
             correlation_keys: self.correlation_keys,
             tags: self.tags,
-            delivery_semantics: JOURNAL_BACKED.to_owned(),
+            delivery_semantics: JOURNAL_BACKED.into(),
             event_index,
             timestamp_millis: self.timestamp_millis,
             runtime_package_fingerprint: self.runtime_package_fingerprint,

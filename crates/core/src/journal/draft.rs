@@ -2,6 +2,7 @@
 
 use crate::id::RecordId;
 use crate::journal::{JournalRecord, MAX_RECORD_LEN, SCHEMA_VERSION, TOOL_CALL_KEY};
+use crate::json;
 
 /// A record that has no place in the journal yet. Only a journal gives it one.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +52,7 @@ impl JournalDraft {
     pub fn encode(&self) -> Result<EncodedDraft, EncodeError> {
         let record_id = &self.0.record_id;
         let mut bytes = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut bytes, &self.0)
+        json::write(&self.0, &mut bytes)
             .map_err(|source| EncodeError::Json { record_id: record_id.clone(), source })?;
         let tail = bytes.split_off((SEQ_PLACE.len() + 1).min(bytes.len()));
         let len = SEQ_PLACE.len() + SEQ_MAX_LEN + tail.len();

@@ -5,7 +5,9 @@ mod draft;
 mod lifecycle;
 mod payload;
 
-use serde::de::Error as _;
+use std::borrow::Cow;
+
+use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{
@@ -122,7 +124,8 @@ pub struct EventIndexProjection {
     /// As in the record.
     pub privacy_class: PrivacyClass,
     /// As in the record.
-    pub delivery_semantics: String,
+    #[serde(deserialize_with = "delivery")]
+    pub delivery_semantics: Cow<'static, str>,
 }
 
 /// One entry of the journal.
@@ -170,8 +173,10 @@ pub struct JournalRecord {
     /// Words to filter by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// `journal_backed`.
-    pub delivery_semantics: String,
+    /// How the record reaches whoever follows the journal. Every writer known says
+    /// `journal_backed`, that is after it is durable; the contract leaves the words open.
+    #[serde(deserialize_with = "delivery")]
+    pub delivery_semantics: Cow<'static, str>,
     /// What an event index needs.
     pub event_index: EventIndexProjection,
     /// Milliseconds since the Unix epoch, by the writer's clock.
@@ -204,6 +209,26 @@ impl JournalRecord {
     pub fn correlation(&self, key: &str) -> Option<&str> {
         self.correlation_keys.iter().find(|e| e.key == key).map(|e| e.value.as_str())
     }
+}
+
+const JOURNAL_BACKED: &str = "journal_backed";
+
+/// Two texts of every record that are always the same need no memory.
+fn delivery<'de, D: Deserializer<'de>>(from: D) -> Result<Cow<'static, str>, D::Error> {
+    struct Word;
+    impl Visitor<'_> for Word {
+        type Value = Cow<'static, str>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a string")
+        }
+        fn visit_str<E>(self, word: &str) -> Result<Cow<'static, str>, E> {
+            Ok(match word {
+                JOURNAL_BACKED => Cow::Borrowed(JOURNAL_BACKED),
+                other => Cow::Owned(other.to_owned()),
+            })
+        }
+    }
+    from.deserialize_str(Word)
 }
 
 fn known_version<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {

@@ -1,10 +1,11 @@
 //! What a record says.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, forward_to_deserialize_any};
 use serde_json::value::RawValue;
 
 use crate::approval::ApprovalRecord;
@@ -170,18 +171,114 @@ impl<'de> Visitor<'de> for Payload {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JournalPayload, A::Error> {
         // Every writer puts the type first, and then nothing has to be read twice.
-        match map.next_key::<String>()? {
-            Some(key) if key == "type" => {
-                let kind: String = map.next_value()?;
-                known(&kind, map)
+        match map.next_key::<Token>()? {
+            Some(key) if key.is_type() => {
+                let token: Token = map.next_value()?;
+                typed(&token.text().map_err(elsewhere)?, &token.0, map)
             }
-            Some(key) => late_type(key, map),
+            Some(key) => late_type(&key, map),
             None => Err(A::Error::custom(NO_TYPE)),
         }
     }
 }
 
 const NO_TYPE: &str = "a payload without `type`";
+
+/// A JSON text as it was spelled, with its quotes. A [`Value`](serde_json::Value) has forgotten
+/// the spelling of its keys; then it is the shortest.
+struct Token<'a>(Cow<'a, str>);
+
+impl Token<'_> {
+    /// The text it stands for.
+    fn text(&self) -> serde_json::Result<Cow<'_, str>> {
+        match self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
+            _ => serde_json::from_str(&self.0).map(Cow::Owned),
+        }
+    }
+
+    fn is_type(&self) -> bool {
+        self.text().is_ok_and(|text| text == "type")
+    }
+}
+
+impl<'de> Deserialize<'de> for Token<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // What `RawValue` asks for, which by itself cannot read the keys of a `Value`. Were the
+        // name to change, keys would come back in their shortest spelling.
+        from.deserialize_newtype_struct("$serde_json::private::RawValue", Spelled)
+    }
+}
+
+/// Reads a [`Token`], lent by the input where that can lend.
+struct Spelled;
+
+impl<'de> Visitor<'de> for Spelled {
+    type Value = Token<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Token<'de>, A::Error> {
+        map.next_key::<IgnoredAny>()?;
+        map.next_value_seed(self)
+    }
+
+    fn visit_borrowed_str<E>(self, token: &'de str) -> Result<Token<'de>, E> {
+        Ok(Token(Cow::Borrowed(token)))
+    }
+
+    fn visit_str<E>(self, token: &str) -> Result<Token<'de>, E> {
+        Ok(Token(Cow::Owned(token.to_owned())))
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<Token<'de>, D::Error> {
+        let text = String::deserialize(from)?;
+        serde_json::to_string(&text).map(Cow::Owned).map(Token).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Spelled {
+    type Value = Token<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Token<'de>, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+/// Reads what follows a type; `token` is the type as it was spelled.
+fn typed<'de, A: MapAccess<'de>>(
+    kind: &str,
+    token: &str,
+    map: A,
+) -> Result<JournalPayload, A::Error> {
+    if KNOWN.contains(&kind) {
+        return known(kind, Rest(map));
+    }
+    let mut text = String::from("{\"type\":");
+    text.push_str(token);
+    collect(&mut text, map, |key| if key.is_type() { Err(twice()) } else { Ok(()) })?;
+    let json = RawValue::from_string(text).map_err(A::Error::custom)?;
+    Ok(JournalPayload::Other(UnknownPayload { kind: kind.to_owned(), json }))
+}
+
+const KNOWN: &[&str] = &[
+    "approval",
+    "tool",
+    "hook",
+    "effect_intent",
+    "effect_result",
+    "checkpoint",
+    "recovery",
+    "run_lifecycle",
+    "turn_lifecycle",
+    "terminal_result",
+];
+
+fn twice<E: serde::de::Error>() -> E {
+    E::duplicate_field("type")
+}
 
 fn known<'de, A: MapAccess<'de>>(kind: &str, map: A) -> Result<JournalPayload, A::Error> {
     fn read<'de, T, A>(map: A) -> Result<JournalPayload, A::Error>
@@ -202,23 +299,75 @@ fn known<'de, A: MapAccess<'de>>(kind: &str, map: A) -> Result<JournalPayload, A
         "run_lifecycle" => read::<RunLifecycle, A>(map),
         "turn_lifecycle" => read::<TurnLifecycle, A>(map),
         "terminal_result" => read::<TerminalResult, A>(map),
-        other => unknown(other, map),
+        other => Err(A::Error::unknown_variant(other, KNOWN)),
     }
 }
 
-fn unknown<'de, A: MapAccess<'de>>(kind: &str, map: A) -> Result<JournalPayload, A::Error> {
-    let mut text = String::from("{\"type\":");
-    text.push_str(&serde_json::to_string(kind).map_err(A::Error::custom)?);
-    collect(&mut text, map)?;
-    let json = RawValue::from_string(text).map_err(A::Error::custom)?;
-    Ok(JournalPayload::Other(UnknownPayload { kind: kind.to_owned(), json }))
+/// An object whose type has been read: a second one would let two readers read two things.
+struct Rest<A>(A);
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        self.0.next_key_seed(Untyped(seed))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.0.next_value_seed(seed)
+    }
+}
+
+/// Three wrappers for one look at a key on its way to whoever wants it.
+struct Untyped<T>(T);
+
+impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for Untyped<K> {
+    type Value = K::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<K::Value, D::Error> {
+        self.0.deserialize(Untyped(from))
+    }
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Untyped<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_str(Untyped(visitor))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
+        ignored_any
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Untyped<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<V::Value, E> {
+        if key == "type" { Err(twice()) } else { self.0.visit_str(key) }
+    }
 }
 
 /// Adds the rest of an object, and its end.
-fn collect<'de, A: MapAccess<'de>>(text: &mut String, mut map: A) -> Result<(), A::Error> {
-    while let Some((key, value)) = map.next_entry::<Box<RawValue>, Box<RawValue>>()? {
+fn collect<'de, A: MapAccess<'de>>(
+    text: &mut String,
+    mut map: A,
+    check: impl Fn(&Token<'_>) -> Result<(), A::Error>,
+) -> Result<(), A::Error> {
+    while let Some((key, value)) = map.next_entry::<Token, Box<RawValue>>()? {
+        check(&key)?;
         text.push(',');
-        text.push_str(key.get());
+        text.push_str(&key.0);
         text.push(':');
         compact(value.get(), text);
     }
@@ -228,7 +377,7 @@ fn collect<'de, A: MapAccess<'de>>(text: &mut String, mut map: A) -> Result<(), 
 
 /// A payload whose type is not its first key: read whole, then once more with the type known.
 fn late_type<'de, A: MapAccess<'de>>(
-    first: String,
+    first: &Token<'_>,
     mut map: A,
 ) -> Result<JournalPayload, A::Error> {
     #[derive(Deserialize)]
@@ -237,21 +386,26 @@ fn late_type<'de, A: MapAccess<'de>>(
         kind: Option<String>,
     }
     let mut text = String::from("{");
-    text.push_str(&serde_json::to_string(&first).map_err(A::Error::custom)?);
+    text.push_str(&first.0);
     text.push(':');
     compact(map.next_value::<Box<RawValue>>()?.get(), &mut text);
-    collect(&mut text, map)?;
-    let Tag { kind } = serde_json::from_str(&text).map_err(A::Error::custom)?;
+    collect(&mut text, map, |_| Ok(()))?;
+    let Tag { kind } = serde_json::from_str(&text).map_err(elsewhere)?;
     let kind = kind.ok_or_else(|| A::Error::custom(NO_TYPE))?;
-    let reader = &mut serde_json::Deserializer::from_str(&text);
-    let payload = reader.deserialize_map(Typed(&kind)).map_err(A::Error::custom)?;
-    Ok(match payload {
-        JournalPayload::Other(_) => {
-            let json = RawValue::from_string(text).map_err(A::Error::custom)?;
-            JournalPayload::Other(UnknownPayload { kind, json })
-        }
-        known => known,
-    })
+    if KNOWN.contains(&kind.as_str()) {
+        let reader = &mut serde_json::Deserializer::from_str(&text);
+        return reader.deserialize_map(Typed(&kind)).map_err(elsewhere);
+    }
+    let json = RawValue::from_string(text).map_err(A::Error::custom)?;
+    Ok(JournalPayload::Other(UnknownPayload { kind, json }))
+}
+
+/// An error without its place: that is one in a copy, and whoever reads the original knows
+/// where he stands.
+fn elsewhere<E: serde::de::Error>(error: serde_json::Error) -> E {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    E::custom(text.strip_suffix(&place).unwrap_or(&text))
 }
 
 /// Reads a payload whose type was looked up before.

@@ -486,9 +486,13 @@ pub fn outside(hook: Hook) -> Hook {
     Hook { spec: hook.spec, executor: Arc::new(Outside(hook.executor)) }
 }
 
+/// How long anything may take before the test fails. Nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Waits until the state is reached, with nothing but other tasks between two looks.
 pub async fn until(mut reached: impl AsyncFnMut() -> bool) {
-    for _ in 0..100_000 {
+    let end = std::time::Instant::now() + PATIENCE;
+    while std::time::Instant::now() < end {
         if reached().await {
             return;
         }
