@@ -312,11 +312,17 @@ impl HookTable {
                 )));
             }
         }
-        let names = self.env.iter().flat_map(|names| names.get_ref());
-        let env = names.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+        let mut env = vec![("PATH".to_owned(), setting.path_text())];
+        if let Some(names) = &self.env {
+            for name in names.get_ref() {
+                let value = std::env::var(name)
+                    .map_err(|_| (names.span(), format!("the environment has no `{name}`")))?;
+                env.push((name.clone(), value));
+            }
+        }
         let config = ProcessConfig {
             root: folder.to_owned(),
-            env: env.chain([("PATH".to_owned(), setting.path_text())]).collect(),
+            env,
             path: setting.path.clone(),
             supervisor: SupervisorCommand::this_binary(),
         };

@@ -84,10 +84,6 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let setting =
         hooks::Setting { tool_root: root.clone(), path: path.clone(), clock: clock.clone() };
     let hooks = hooks::build(loaded, &setting)?;
-    for hook in &hooks {
-        let hash = hook.spec.spec_hash().map_err(|error| Failure::of(&error))?;
-        context.push((format!("hook.{}", hook.spec.hook_id), hash.to_string()));
-    }
     let policy = loaded.policy(context);
     let executor = ProcessExecutor::new(ProcessConfig {
         root: root.clone(),

@@ -68,10 +68,19 @@ pub fn call_status<'a>(records: impl IntoIterator<Item = &'a JournalRecord>) -> 
     let mut status = None;
     for record in records {
         status = match &record.payload {
+            // These say nothing of how far the call has come, or how it ended.
+            JournalPayload::Tool(tool)
+                if matches!(
+                    tool.status,
+                    ToolCallStatus::Requested
+                        | ToolCallStatus::RequestModified
+                        | ToolCallStatus::ResultRewritten
+                ) =>
+            {
+                status
+            }
             JournalPayload::Tool(tool) => Some(match tool.status {
-                ToolCallStatus::Completed | ToolCallStatus::ResultRewritten => {
-                    CallStatus::Completed
-                }
+                ToolCallStatus::Completed => CallStatus::Completed,
                 ToolCallStatus::Failed => CallStatus::Failed,
                 ToolCallStatus::TimedOut => CallStatus::TimedOut,
                 ToolCallStatus::Cancelled => CallStatus::Cancelled,
@@ -79,6 +88,7 @@ pub fn call_status<'a>(records: impl IntoIterator<Item = &'a JournalRecord>) -> 
                 ToolCallStatus::Unknown | ToolCallStatus::RecoveryRequired => CallStatus::Unknown,
                 ToolCallStatus::Requested
                 | ToolCallStatus::RequestModified
+                | ToolCallStatus::ResultRewritten
                 | ToolCallStatus::IntentRecorded => CallStatus::Running,
             }),
             JournalPayload::Approval(ApprovalRecord::DispatchResult {
@@ -249,5 +259,29 @@ fn tell_tool(tool: &ToolCallRecord) -> (&'static str, String, Option<String>) {
         ToolCallStatus::Requested => ("Requested", about, caller),
         ToolCallStatus::RequestModified => ("Arguments changed by a hook", about, None),
         ToolCallStatus::ResultRewritten => ("Result replaced by a hook", result, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hook's record of a tool call with this status.
+    fn record(status: &str) -> JournalRecord {
+        let line = include_str!("../../../fixtures/records/v1/journal-tool-intent.json");
+        serde_json::from_str(&line.replace("\"intent_recorded\"", &format!("{status:?}"))).unwrap()
+    }
+
+    #[test]
+    fn what_a_hook_changed_says_nothing_of_how_a_call_stands() {
+        for (statuses, expected) in [
+            (&["request_modified"][..], None),
+            (&["intent_recorded", "failed", "result_rewritten"], Some(CallStatus::Failed)),
+            (&["intent_recorded", "completed", "result_rewritten"], Some(CallStatus::Completed)),
+            (&["request_modified", "intent_recorded"], Some(CallStatus::Running)),
+        ] {
+            let records: Vec<_> = statuses.iter().map(|status| record(status)).collect();
+            assert_eq!(call_status(&records), expected, "{statuses:?}");
+        }
     }
 }

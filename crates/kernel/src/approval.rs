@@ -166,7 +166,12 @@ impl ApprovalDispatcher for Seat {
         let Some((place, hold)) = taken else {
             return Err(DispatchError::Failed("the place was used before".to_owned()));
         };
-        wait(place.hold(hold), &mut self.gone.clone()).await.map(drop)
+        match wait(place.hold(hold), &mut self.gone.clone()).await? {
+            Some(outcome) if outcome.code == "approval.not_recorded" => {
+                Err(DispatchError::NotRecorded("journal".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn keeps_deadline(&self) -> bool {

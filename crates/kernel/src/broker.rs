@@ -81,6 +81,10 @@ pub enum DispatchError {
     /// Putting it failed.
     #[error("asking failed: {0}")]
     Failed(String),
+    /// There was an answer, and it could not be recorded. The question stays open, for the next
+    /// start: what somebody answered is not to be told as something else.
+    #[error("the answer is not recorded: {0}")]
+    NotRecorded(String),
     /// The process is stopping. The question stays open, for the next start.
     #[error("stopping: the question stays open")]
     Stopping,
@@ -264,7 +268,14 @@ impl ApprovalBroker {
                 }
                 unanswered(ApprovalEvent::DispatcherFailed, "approval.dispatcher_error")
             }
-            Err(DispatchError::Stopping) => return Err(AskError::Stopping),
+            Err(DispatchError::Stopping) => {
+                lock(&self.0.open).remove(&id);
+                return Err(AskError::Stopping);
+            }
+            Err(DispatchError::NotRecorded(error)) => {
+                lock(&self.0.open).remove(&id);
+                return Err(AskError::NotRecorded(error));
+            }
             Err(DispatchError::Unavailable(code)) => {
                 Answer::Unanswered(ApprovalEvent::DispatcherFailed, code)
             }
@@ -493,8 +504,9 @@ impl ApprovalBroker {
         grants.values().filter(|status| !status.revoked).cloned().collect()
     }
 
-    /// Takes a grant back. Returns once that is durable; from the call on it covers nothing.
-    /// `false` when there is no such grant.
+    /// Takes a grant back. Returns once that is durable; from the call on it covers nothing,
+    /// but for a call that took its use before and is about to be announced. `false` when there
+    /// is no such grant.
     ///
     /// # Errors
     /// When it cannot be recorded. The grant covers nothing until the next start all the same,
@@ -505,18 +517,27 @@ impl ApprovalBroker {
         actor: SourceRef,
         reason: Option<String>,
     ) -> Result<bool, AskError> {
-        let Some(status) = lock(&self.0.grants).remove(id) else { return Ok(false) };
+        let request = match lock(&self.0.grants).get_mut(id) {
+            None => return Ok(false),
+            Some(status) => {
+                status.revoked = true;
+                Arc::clone(&status.request)
+            }
+        };
         let record = ApprovalRecord::Denied {
             request_id: id.clone(),
             reason_code: "approval.grant_revoked".to_owned(),
             actor_ref: Some(actor),
             reason,
         };
-        let revoked = self.revoking(&status.request, record).await;
-        if revoked.is_err() {
-            self.restore_grant(GrantStatus { revoked: true, ..status });
-        }
-        revoked.map(|()| true)
+        // INVARIANT: not in the caller's future: whoever takes it back may hang up meanwhile.
+        let (broker, id) = (self.clone(), id.clone());
+        let revoked = tokio::spawn(async move {
+            broker.revoking(&request, record).await?;
+            lock(&broker.0.grants).remove(&id);
+            Ok(true)
+        });
+        revoked.await.unwrap_or_else(|error| Err(AskError::NotRecorded(error.to_string())))
     }
 
     async fn revoking(
@@ -529,6 +550,26 @@ impl ApprovalBroker {
         Ok(())
     }
 
+    /// Shows an approval from before a restart to the hooks at `after_approval_decision`: the
+    /// process may have ended between its record and their answer. Whether it still stands.
+    pub(crate) async fn recheck(
+        &self,
+        request: &Arc<ApprovalRequest>,
+        decision: ApprovalDecision,
+    ) -> bool {
+        let Ok(outcome) = ApprovalOutcome::decided(request, decision) else { return false };
+        let (status, brake) = (outcome.status.into(), Brake::default());
+        let state = tokio::sync::Mutex::new(State { status, outcome: None });
+        let open = Open { request: Arc::clone(request), coverable: None, brake, state };
+        match self.after_decision(&open, &outcome).await {
+            Ok(()) => true,
+            Err(stop) => {
+                self.taken_back(&open, &stop).await;
+                false
+            }
+        }
+    }
+
     /// Takes up a grant whose record is in the journal.
     pub(crate) fn restore_grant(&self, status: GrantStatus) {
         lock(&self.0.grants).insert(status.request_id.clone(), status);
@@ -537,6 +578,7 @@ impl ApprovalBroker {
     /// Takes one use of the first grant that covers the call.
     pub(crate) fn grant_take(&self, call: &GrantCall<'_>) -> Option<GrantUse> {
         let mut grants = lock(&self.0.grants);
+        grants.retain(|_, status| call.now_millis < status.grant.expires_at_millis);
         let covering =
             grants.values_mut().find(|s| !s.revoked && s.grant.covers(call, s.uses).is_ok())?;
         covering.uses += 1;

@@ -38,6 +38,10 @@ use crate::run::{Run, RunError};
 /// Bytes of output in an envelope. The whole output stands in the journal's content store.
 const ENVELOPE_OUTPUT_MAX: usize = 256 << 10;
 
+/// How the ids of runs begin. No client's own session may begin so: a grant that was given
+/// within a run would cover calls of whoever takes the run's name.
+const RUN_PREFIX: &str = "run.";
+
 /// What a kernel is made of.
 pub struct Parts {
     /// Where everything is recorded.
@@ -127,7 +131,7 @@ pub struct Governed {
     pub envelope: Envelope,
     /// Why it did not run, if it did not.
     pub denial: Option<Denial>,
-    /// The proof of the call's last record. Absent when it could not be recorded, or the
+    /// The proof of the call's result, or of its refusal. Absent when it could not be recorded, or the
     /// journal does not sign.
     pub receipt: Option<Receipt>,
 }
@@ -140,7 +144,15 @@ impl Kernel {
     /// When the journal cannot be read or written.
     pub async fn start(parts: Parts) -> Result<(Self, Found), StartError> {
         let fold = Fold::read(&*parts.journal).await?;
-        let policy_digest = parts.policy.digest();
+        let mut rules = vec![parts.policy.digest()];
+        for hook in &parts.hooks {
+            rules.push(hook.spec.spec_hash()?);
+        }
+        // Hooks decide too: an approval given under others releases nothing.
+        let policy_digest = match rules.as_slice() {
+            [alone] => *alone,
+            rules => Digest::of(canonical(&rules)),
+        };
         let package = Digest::of(canonical(&json!({
             "version": parts.version,
             "manifests": parts.manifests.digest(),
@@ -248,8 +260,13 @@ impl Kernel {
         session: Option<SessionId>,
         how: &str,
     ) -> Result<Run, RunError> {
+        if session.as_ref().is_some_and(|session| session.as_str().starts_with(RUN_PREFIX)) {
+            return Err(RunError::Session);
+        }
         let run = Run::new(self.run_id()?, agent_id, session);
         if let Err(stop) = self.run_point(&run, HookPoint::RunStarting, how).await {
+            let why = &stop.message;
+            self.run_record(&run, "refused", "run_refused", "refused", why).await?;
             return Err(RunError::Stopped(Box::new(stop)));
         }
         self.run_record(&run, "started", "run_started", "started", how).await?;
@@ -267,7 +284,7 @@ impl Kernel {
     }
 
     fn run_id(&self) -> Result<RunId, RunError> {
-        Ok(RunId::new(format!("run.{}", ordered_id(self.entropy(), self.now())?))?)
+        Ok(RunId::new(format!("{RUN_PREFIX}{}", ordered_id(self.entropy(), self.now())?))?)
     }
 
     /// Ends a run: what hooks do about that, and the record of it. Once for each run.

@@ -81,6 +81,8 @@ pub(crate) struct Fold {
     records: u64,
     asked: BTreeMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
     approved: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
+    /// What was decided, for approvals and grants that may still release something.
+    decided: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, ApprovalDecision)>,
     grants: BTreeMap<ApprovalRequestId, GrantStatus>,
     under_way: BTreeMap<EffectId, (JournalRecord, ToolCallId)>,
     listed: HashSet<EffectId>,
@@ -98,7 +100,7 @@ impl Fold {
             let Some(last) = entries.last() else { return Ok(fold) };
             next = last.seq + 1;
             for entry in entries {
-                let record = serde_json::from_slice(&entry.bytes)
+                let record = countersign_core::json::read(&entry.bytes)
                     .map_err(|source| StartError::Record { seq: entry.seq, source })?;
                 fold.take(record);
             }
@@ -186,6 +188,8 @@ impl Fold {
                 if let Some(grant) = grant {
                     self.grants.insert(request_id.clone(), grant);
                 }
+                let decided = (Arc::clone(&request), decision.clone());
+                self.decided.insert(request_id.clone(), decided);
                 let at = decided_at.unwrap_or(record.timestamp_millis);
                 self.approved.insert(request_id.clone(), (request, at));
             }
@@ -202,18 +206,35 @@ impl Fold {
         }
     }
 
+    /// Has the hooks see again what may still release a call; what they stop is forgotten.
+    async fn recheck(&mut self, kernel: &Kernel, now: u64, valid_for: u64) {
+        let decided = std::mem::take(&mut self.decided);
+        for (id, (request, decision)) in decided {
+            let usable =
+                self.approved.get(&id).is_some_and(|(_, at)| now < at.saturating_add(valid_for));
+            let covering = self.grants.get(&id).is_some_and(|status| {
+                status.uses < status.grant.max_uses && now < status.grant.expires_at_millis
+            });
+            if (usable || covering) && !kernel.broker().recheck(&request, decision).await {
+                self.forget(&id);
+            }
+        }
+    }
+
     fn forget(&mut self, id: &ApprovalRequestId) {
         self.asked.remove(id);
         self.approved.remove(id);
         self.grants.remove(id);
+        self.decided.remove(id);
     }
 }
 
-pub(crate) async fn recover(kernel: &Kernel, fold: Fold) -> Result<Found, StartError> {
+pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, StartError> {
     let mut found = Found { records: fold.records, ..Found::default() };
     let now = kernel.now();
     let valid_for = millis(kernel.policy().approval_valid_for);
     kernel.register_hooks(&fold.hooks).await?;
+    fold.recheck(kernel, now, valid_for).await;
     for status in fold.grants.into_values() {
         if status.uses < status.grant.max_uses && now < status.grant.expires_at_millis {
             found.grants += 1;

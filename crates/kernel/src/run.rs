@@ -34,6 +34,9 @@ pub enum RunError {
     /// Its record does not fit the journal's form.
     #[error("the record of the run cannot be written: {0}")]
     Record(String),
+    /// The client's own session has the name of a run.
+    #[error("a session of your own cannot begin with `run.`")]
+    Session,
     /// A hook does not let it begin.
     #[error("the run may not begin: {}", .0.message)]
     Stopped(Box<HookStop>),

@@ -17,11 +17,11 @@ use countersign_core::hook::{
     ApprovalRequestPatch, HookInput, HookMutationRight as Right, HookPoint, HookResponse,
     ToolRequestPatch,
 };
-use countersign_core::id::RefId;
+use countersign_core::id::{RefId, SessionId};
 use countersign_core::journal::{JournalPayload, JournalRecord};
 use countersign_core::refs::{EntityKind, SourceKind, SourceRef};
 use countersign_escalation::ResolveError;
-use countersign_kernel::{Hook, Policy, Run};
+use countersign_kernel::{Hook, Policy, Run, RunError};
 use countersign_manifest::EnvelopeStatus;
 use countersign_ports::memory::ManualClock;
 use serde_json::{Value, json};
@@ -396,4 +396,14 @@ async fn recovery_from_a_crash_after_any_record_of_hooks_and_grants() {
         let later: Vec<_> = records[cut..].iter().filter_map(number).collect();
         assert!(!later.is_empty() && later.iter().all(|n| *n > highest), "{at}: {later:?}");
     }
+}
+
+/// A run's name is in every receipt of it.
+#[tokio::test]
+async fn no_session_can_take_the_name_of_a_run_and_its_grants() {
+    let w = granted(seed(1), terms(9)).await;
+    let name = SessionId::new(w.run.id().as_str()).unwrap();
+    let agent = w.run.agent_id().clone();
+    let taken = w.kernel.run_start(agent, Some(name), "test").await;
+    assert!(matches!(taken, Err(RunError::Session)), "{taken:?}");
 }

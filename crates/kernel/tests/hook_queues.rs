@@ -97,7 +97,7 @@ async fn one_too_many_is_dropped_summed_up_or_failed_as_the_overflow_policy_says
                 failed(
                     4,
                     "FailOpenObserveOnly",
-                    "2 invocations were dropped, this one last: the queue was full",
+                    "dropped, because the queue was full: 2, this one last",
                 ),
                 completed(2),
             ],

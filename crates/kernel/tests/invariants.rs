@@ -172,6 +172,19 @@ async fn fail_closed_a_decision_that_cannot_be_recorded_denies() {
     assert_eq!(w.ran(), 0);
 }
 
+/// What a person answered is never told as something else, though the journal is back at once.
+#[tokio::test]
+async fn an_answer_that_could_not_be_recorded_leaves_the_question_open() {
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    w.held().await;
+    w.journal.refuse(Some(".responded"));
+    let error = w.decide(DecisionKind::Deny, "ada").await.unwrap_err();
+    assert!(matches!(error, ResolveError::NotRecorded(_)), "{error}");
+    assert_eq!(call.await.unwrap().denial.unwrap().code, "approval.not_recorded");
+    assert_eq!(w.story().await, ["approval_requested", "approval_dispatch_intent", "tool_denied"]);
+}
+
 #[tokio::test]
 async fn fail_closed_a_panicking_executor_is_an_unknown_outcome() {
     let w = world().await;

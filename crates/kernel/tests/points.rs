@@ -386,16 +386,20 @@ async fn a_failing_hook_takes_an_approval_back_also_after_a_restart() {
             });
         let why = Some("hook `h`: out of order".to_owned());
         assert_eq!(taken_back, Some(("hook.failed".to_owned(), why)));
-        // Cut right after that record: what ended the call is lost, the approval stays back.
+        // Cut right after that record, what ended the call is lost, and the approval stays back.
+        // Cut before it, right after the decision, the hooks are asked again.
         let records = w.records().await;
-        let revoked = records.iter().position(|r| r.event_index.event_kind == "approval_revoked");
-        let journal = common::cut(&w.journal, revoked.unwrap() + 1).await;
-        let w = start(journal, w.clock.clone(), Setup { seed: 2, ..hooked(hooks()) }).await;
-        assert_eq!((w.found.unused_approvals, w.found.grants), (0, 0));
-        let again = w.spawn("write", json!({"file": "a"}));
-        w.held().await;
-        assert_eq!(w.ran(), 0);
-        again.abort();
+        let at = |kind: &str| records.iter().position(|r| r.event_index.event_kind == kind);
+        let (ended, revoked) = (at("approval_dispatch_result"), at("approval_revoked"));
+        for cut in [ended.unwrap(), revoked.unwrap()] {
+            let journal = common::cut(&w.journal, cut + 1).await;
+            let w = start(journal, w.clock.clone(), Setup { seed: 2, ..hooked(hooks()) }).await;
+            assert_eq!((w.found.unused_approvals, w.found.grants), (0, 0), "{cut}");
+            let again = w.spawn("write", json!({"file": "a"}));
+            w.held().await;
+            assert_eq!(w.ran(), 0);
+            again.abort();
+        }
     }
 }
 

@@ -288,6 +288,9 @@ async fn make_call(
             let error = format!("the run may not begin: {}", stop.message);
             Problem::new(StatusCode::FORBIDDEN, stop.code, error)
         }
+        RunError::Session => {
+            Problem::new(StatusCode::BAD_REQUEST, "bad_request", error.to_string())
+        }
         error => Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) },
     })?;
     // Ends the run also when the client hangs up and this future is dropped.

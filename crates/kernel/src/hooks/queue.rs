@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::hook::{
-    HookInput, HookOverflowPolicy, HookQueueConfig, HookRecordPayload, HookResponse, HookSpec,
+    HookFailurePolicy, HookInput, HookOverflowPolicy, HookQueueConfig, HookRecordPayload,
+    HookResponse, HookSpec,
 };
 use countersign_ports::clock::Clock;
 use tokio::sync::{Notify, watch};
@@ -228,10 +229,15 @@ async fn work(queue: Arc<HookQueue>, hook: Registered, writer: Writer, clock: Ar
                 writer.write(event(&moment, invocation, cancelled)).await;
             }
             Next::Summarize(count, moment, invocation) => {
-                let full = Answer::Broke(format!(
-                    "{count} invocations were dropped, this one last: the queue was full"
-                ));
-                let payload = failure(spec, invocation, std::time::Duration::ZERO, &full);
+                // Going on is this policy's whole point, whatever follows from other failures.
+                let policy = HookFailurePolicy::FailOpenObserveOnly;
+                let payload = HookRecordPayload::Failed {
+                    invocation_id: invocation.id(),
+                    failure_policy: policy.record_word().to_owned(),
+                    redacted_summary: format!(
+                        "dropped, because the queue was full: {count}, this one last"
+                    ),
+                };
                 writer.write(event(&moment, invocation, payload)).await;
             }
             Next::Sleep => queue.wake.notified().await,

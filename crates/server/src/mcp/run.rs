@@ -85,8 +85,8 @@ impl AgentRun {
                 .map_err(|error| format!("the principal's id is no agent id: {error}"))?;
             let started = this.gateway.kernel.run_start(agent, session, &how).await;
             let run = started.map_err(|error| {
-                if let RunError::Stopped(stop) = &error {
-                    return format!("the run may not begin: {}", stop.message);
+                if let RunError::Stopped(_) | RunError::Session = error {
+                    return error.to_string();
                 }
                 let error = chain(&error);
                 tracing::error!(%error, "a run could not be started");
