@@ -260,6 +260,19 @@ fn check(config: &Config) -> Result<(), Failure> {
             return Err(Failure::new("a principal's id must be a text without control characters"));
         }
     }
+    let mut tokens = std::collections::BTreeMap::new();
+    for principal in &config.principals {
+        for token in &principal.token_sha256 {
+            if let Some(other) = tokens.insert(token.to_string(), &principal.id)
+                && *other != principal.id
+            {
+                let text = format!("`{other}` and `{}` have one and the same token", principal.id);
+                return Err(
+                    Failure::new(text).hint("a token says who somebody is: give each their own")
+                );
+            }
+        }
+    }
     if !(1..=366 * 24 * 60 * 60).contains(&config.policy.approval_timeout_seconds) {
         let text = "policy.approval_timeout_seconds must be from 1 to 31622400, which is 366 days";
         return Err(Failure::new(text));

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Loaded, at};
 use crate::output::Failure;
+use crate::serve::resolve;
 use crate::system::SystemClock;
 
 /// The points that the gateway passes. A hook at another would never run.
@@ -439,7 +440,8 @@ pub(crate) struct Setting {
 impl Setting {
     /// Whether tools can get at the file, and an agent through them.
     fn reaches(&self, path: &Path) -> bool {
-        std::fs::canonicalize(path).is_ok_and(|path| path.starts_with(&self.tool_root))
+        // Also of a file that is not there yet: a tool could put it there.
+        resolve(path).is_none_or(|path| path.starts_with(&self.tool_root))
     }
 
     fn read(&self, folder: &Path, file: &Spanned<PathBuf>) -> Result<Vec<u8>, Problem> {

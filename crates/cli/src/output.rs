@@ -45,8 +45,12 @@ pub(crate) fn fail(failure: &Failure) -> ExitCode {
 /// Writes a line. A reader that has gone away, as `head` does, ends the program quietly.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{line}").is_err() {
-        std::process::exit(0);
+    if let Err(error) = writeln!(out, "{line}") {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        let _ = writeln!(std::io::stderr(), "error: standard output cannot be written: {error}");
+        std::process::exit(2);
     }
 }
 

@@ -84,6 +84,10 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let setting =
         hooks::Setting { tool_root: root.clone(), path: path.clone(), clock: clock.clone() };
     let hooks = hooks::build(loaded, &setting)?;
+    for hook in &hooks {
+        let hash = hook.spec.spec_hash().map_err(|error| Failure::of(&error))?;
+        context.push((format!("hook.{}", hook.spec.hook_id), hash.to_string()));
+    }
     let policy = loaded.policy(context);
     let executor = ProcessExecutor::new(ProcessConfig {
         root: root.clone(),
@@ -262,7 +266,7 @@ pub(crate) fn tool_root(loaded: &Loaded) -> Result<PathBuf, Failure> {
 }
 
 /// The path with every symlink followed, as far as it exists.
-fn resolve(path: &Path) -> Option<PathBuf> {
+pub(crate) fn resolve(path: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(path).ok()?;
     let mut missing = Vec::new();
     let mut there = absolute.as_path();

@@ -1,7 +1,7 @@
 //! The gateway's way of asking: a place in the escalation queue first, then the records, then
 //! the hold. And what was asked before a restart.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use countersign_escalation::{
 use countersign_manifest::Manifest;
 use countersign_ports::entropy::{ordered_id, random_id};
 use countersign_ports::journal::Content;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::broker::{
     Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, Question,
@@ -31,7 +31,7 @@ use crate::govern::{CallerGone, Denial, Kernel};
 use crate::points::Presentation;
 use crate::policy::{Policy, Rule};
 use crate::records::{CallFacts, actor};
-use crate::render::{Rendering, canonical};
+use crate::render::Rendering;
 
 /// An approval request from before a restart, by whom and for which call.
 #[derive(Clone, Debug)]
@@ -148,7 +148,14 @@ impl ApprovalBroker {
         }
         // Deciding took its time too, and recording it will.
         let expires_at_millis = now.saturating_add(terms.valid_for_ms).min(most.expires_at_millis);
-        Ok(ApprovalGrant { arguments, max_uses: terms.max_uses, expires_at_millis, ..most })
+        let any_value_of = terms.any_value_of.iter().cloned().collect();
+        Ok(ApprovalGrant {
+            arguments,
+            any_value_of,
+            max_uses: terms.max_uses,
+            expires_at_millis,
+            ..most
+        })
     }
 }
 
@@ -230,7 +237,7 @@ pub(crate) fn coverable(
     policy_digest: &Digest,
     facts: &CallFacts,
     manifest: &Manifest,
-    arguments: &Map<String, Value>,
+    arguments: &[(String, String)],
     now: u64,
 ) -> Option<ApprovalGrant> {
     let limits = policy.grants_for(manifest)?;
@@ -242,14 +249,15 @@ pub(crate) fn coverable(
         manifest_digest: manifest.digest().to_owned(),
         policy_digest: *policy_digest,
         arguments: argument_digests(arguments),
+        any_value_of: BTreeSet::new(),
         max_uses: limits.max_uses,
         expires_at_millis: now.saturating_add(valid_for),
     })
 }
 
-/// SHA-256 over the canonical JSON of each argument's value.
-pub(crate) fn argument_digests(arguments: &Map<String, Value>) -> BTreeMap<String, Digest> {
-    arguments.iter().map(|(name, value)| (name.clone(), Digest::of(canonical(value)))).collect()
+/// SHA-256 over each argument as it stands in the plan, defaults included: what the approver saw.
+pub(crate) fn argument_digests(arguments: &[(String, String)]) -> BTreeMap<String, Digest> {
+    arguments.iter().map(|(name, value)| (name.clone(), Digest::of(value))).collect()
 }
 
 /// One call that needs a person.
@@ -258,7 +266,7 @@ pub(crate) struct Need<'a> {
     pub(crate) rendering: &'a Rendering,
     pub(crate) rule: &'a Rule,
     pub(crate) args: &'a Content,
-    pub(crate) arguments: &'a Map<String, Value>,
+    pub(crate) arguments: &'a [(String, String)],
 }
 
 impl Kernel {

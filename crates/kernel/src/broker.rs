@@ -273,6 +273,10 @@ impl ApprovalBroker {
                 return Err(AskError::Stopping);
             }
             Err(DispatchError::NotRecorded(error)) => {
+                // What a hook took back is recorded, as an ending of its own.
+                if let Some(outcome) = open.state.lock().await.outcome.clone() {
+                    return Ok(outcome);
+                }
                 lock(&self.0.open).remove(&id);
                 return Err(AskError::NotRecorded(error));
             }
@@ -694,6 +698,7 @@ fn within(grant: &ApprovalGrant, most: Option<&ApprovalGrant>) -> Result<(), Str
     let most = most.ok_or("this call can be approved once only")?;
     let loosened = ApprovalGrant {
         arguments: most.arguments.clone(),
+        any_value_of: grant.any_value_of.clone(),
         max_uses: grant.max_uses,
         expires_at_millis: grant.expires_at_millis,
         ..most.clone()
@@ -706,6 +711,9 @@ fn within(grant: &ApprovalGrant, most: Option<&ApprovalGrant>) -> Result<(), Str
         grant.arguments.iter().find(|(name, value)| most.arguments.get(*name) != Some(value))
     {
         return Err(format!("argument `{name}` is not as it was shown"));
+    }
+    if let Some(name) = grant.any_value_of.iter().find(|name| !most.arguments.contains_key(*name)) {
+        return Err(format!("the call has no argument `{name}`"));
     }
     if grant.max_uses == 0 || grant.max_uses > most.max_uses {
         return Err(format!("it may be used from 1 to {} times", most.max_uses));

@@ -144,15 +144,7 @@ impl Kernel {
     /// When the journal cannot be read or written.
     pub async fn start(parts: Parts) -> Result<(Self, Found), StartError> {
         let fold = Fold::read(&*parts.journal).await?;
-        let mut rules = vec![parts.policy.digest()];
-        for hook in &parts.hooks {
-            rules.push(hook.spec.spec_hash()?);
-        }
-        // Hooks decide too: an approval given under others releases nothing.
-        let policy_digest = match rules.as_slice() {
-            [alone] => *alone,
-            rules => Digest::of(canonical(&rules)),
-        };
+        let policy_digest = parts.policy.digest();
         let package = Digest::of(canonical(&json!({
             "version": parts.version,
             "manifests": parts.manifests.digest(),
@@ -405,7 +397,7 @@ impl Kernel {
         let mut request = ToolRequest::new(self, manifest, call);
         let hooked = self.before_tool(&mut request, &gone).await;
         let ToolRequest { call, asks, .. } = request;
-        let PlannedCall { mut facts, arguments, planned, rendering, args } = call;
+        let PlannedCall { mut facts, planned, rendering, args, .. } = call;
         if let Err(denial) = hooked {
             return self.refuse(&facts, rendering.command, denial).await;
         }
@@ -414,14 +406,14 @@ impl Kernel {
         if let Some(rule) = asks.clone().or_else(|| self.policy().rule(manifest)) {
             granted = match asks {
                 Some(_) => None,
-                None => self.granted(&mut facts, manifest, &arguments),
+                None => self.granted(&mut facts, manifest, &planned.args),
             };
             let need = Need {
                 manifest,
                 rendering: &rendering,
                 rule: &rule,
                 args: &args,
-                arguments: &arguments,
+                arguments: &planned.args,
             };
             if granted.is_none()
                 && let Err(denial) = self.countersign(&mut facts, need, &mut gone).await
@@ -465,7 +457,7 @@ impl Kernel {
         &self,
         facts: &mut CallFacts,
         manifest: &Manifest,
-        arguments: &Map<String, Value>,
+        arguments: &[(String, String)],
     ) -> Option<GrantUse> {
         let taken = self.broker().grant_take(&GrantCall {
             agent_id: &facts.agent_id,

@@ -107,7 +107,9 @@ impl HookDomain for ToolRequest<'_> {
         let HookResponse::ModifyToolRequest(patch) = response else {
             return Ok(Accepted::default());
         };
-        let Some(merge_patch) = &patch.merge_patch else { return Ok(Accepted::default()) };
+        let Some(merge_patch) = &patch.merge_patch else {
+            return Err("it has no `merge_patch`, so nothing would change".to_owned());
+        };
         let patched = self.patched(merge_patch)?;
         let before = &self.call.facts.args_summary;
         let step = ToolStep::Modified { hook: &hook.hook_id, before };
@@ -188,9 +190,10 @@ impl HookDomain for ApprovalView<'_> {
 
     fn accept(&mut self, hook: &HookSpec, response: &HookResponse) -> Result<Accepted, String> {
         self.staged = None;
-        if let HookResponse::ModifyApprovalRequest(patch) = response
-            && let Some(patch) = &patch.merge_patch
-        {
+        if let HookResponse::ModifyApprovalRequest(patch) = response {
+            let Some(patch) = &patch.merge_patch else {
+                return Err("it has no `merge_patch`, so nothing would change".to_owned());
+            };
             self.staged = Some(self.patched(&hook.hook_id, patch)?);
         }
         Ok(Accepted::default())
@@ -237,7 +240,9 @@ impl HookDomain for ToolResult<'_> {
             }
             _ => return Ok(Accepted::default()),
         };
-        let Some(replacement) = &patch.replacement else { return Ok(Accepted::default()) };
+        let Some(replacement) = &patch.replacement else {
+            return Err("it has no `replacement`, so nothing would change".to_owned());
+        };
         if !replacement.is_object() {
             return Err("the results of an envelope are an object".to_owned());
         }

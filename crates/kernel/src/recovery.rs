@@ -348,7 +348,7 @@ async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<S
     let facts = CallFacts::new(&run, request.tool_call_id.clone(), 0, tool).ok()?;
     let policy = (kernel.policy(), kernel.policy_digest());
     let at = request.created_at_millis;
-    let coverable = coverable(policy.0, policy.1, &facts, manifest, &args, at);
+    let coverable = coverable(policy.0, policy.1, &facts, manifest, &planned.args, at);
     let presentation = request.presentation.as_deref();
     Some(Shown {
         summary: rendering.command.clone(),

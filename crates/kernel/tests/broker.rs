@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -165,6 +165,7 @@ fn most() -> ApprovalGrant {
         manifest_digest: "sha256:m".into(),
         policy_digest: Digest::of("policy"),
         arguments: arguments.map(|(name, value)| (name.to_owned(), Digest::of(value))).into(),
+        any_value_of: BTreeSet::new(),
         max_uses: 5,
         expires_at_millis: 2_000_000,
     }

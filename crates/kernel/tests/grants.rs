@@ -407,3 +407,46 @@ async fn no_session_can_take_the_name_of_a_run_and_its_grants() {
     let taken = w.kernel.run_start(agent, Some(name), "test").await;
     assert!(matches!(taken, Err(RunError::Session)), "{taken:?}");
 }
+
+/// What the call left out, the approver saw as it would be: nothing of it is free.
+#[tokio::test]
+async fn a_grant_binds_defaults_and_what_was_left_out() {
+    const NOTE: &str = r#"
+[tool]
+name = "note"
+version = "1.0.0"
+description = "Notes."
+binary = "echo"
+human_approval = true
+[args.text]
+type = "string"
+required = true
+[args.mode]
+type = "enum"
+allowed = ["safe", "wild"]
+default = "safe"
+[args.number]
+type = "integer"
+min = 0
+max = 9007199254740993
+[command]
+exec = ["echo", "--mode={mode}", "--n={number}", "--", "{text}"]
+[output]
+format = "text"
+"#;
+    let tools = vec![("note.clad.toml".to_owned(), NOTE.to_owned())];
+    let setup = Setup { tools, ..seed(1) };
+    let w = world_with(setup).await;
+    let first = json!({"text": "x", "number": 9_007_199_254_740_992_u64});
+    let call = w.spawn("note", first.clone());
+    w.grant(terms(9)).await.unwrap();
+    call.await.unwrap();
+    for (arguments, runs) in [
+        (first, true),
+        (json!({"text": "x", "mode": "safe", "number": 9_007_199_254_740_992_u64}), true),
+        (json!({"text": "x", "mode": "wild", "number": 9_007_199_254_740_992_u64}), false),
+        (json!({"text": "x", "number": 9_007_199_254_740_993_u64}), false),
+    ] {
+        assert_eq!(covered(&w, &w.run, "note", arguments.clone()).await, runs, "{arguments}");
+    }
+}

@@ -1,6 +1,6 @@
 //! What an approval for the session covers beyond the call it was given for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::id::{AgentId, RefId};
 ///
 /// Everything about it is narrow: one agent, one session, one tool as it was described then,
 /// under the rules of then, with these arguments, so many times, until then. What may differ
-/// is named by leaving it out of `arguments`.
+/// is named in `any_value_of`; everything else must be as it was, absent arguments included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalGrant {
     /// Who may use it.
@@ -25,10 +25,13 @@ pub struct ApprovalGrant {
     pub manifest_digest: String,
     /// The digest of the rules at the time.
     pub policy_digest: Digest,
-    /// Arguments that must be the same: SHA-256 over the canonical JSON of each value. An
-    /// argument that is not named may have any value that the manifest accepts.
+    /// Arguments that must be the same: SHA-256 over each as it stands in the plan, defaults
+    /// included. One that is not named here must be absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub arguments: BTreeMap<String, Digest>,
+    /// Arguments that may have any value that the manifest accepts.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub any_value_of: BTreeSet<String>,
     /// How many later calls it covers.
     pub max_uses: u64,
     /// Milliseconds since the Unix epoch; from then on it covers nothing.
@@ -48,7 +51,7 @@ pub struct GrantCall<'a> {
     pub manifest_digest: &'a str,
     /// The digest of the rules now.
     pub policy_digest: &'a Digest,
-    /// The digest of each argument's value.
+    /// The digest of each argument as it stands in the plan, defaults included.
     pub arguments: &'a BTreeMap<String, Digest>,
     /// Milliseconds since the Unix epoch.
     pub now_millis: u64,
@@ -101,8 +104,10 @@ impl ApprovalGrant {
         if let Some((_, differs)) = same.into_iter().find(|(same, _)| !same) {
             return Err(differs);
         }
-        match self.arguments.iter().find(|(name, value)| call.arguments.get(*name) != Some(value)) {
-            Some((name, _)) => Err(GrantMismatch::Argument(name.clone())),
+        let names = self.arguments.keys().chain(call.arguments.keys());
+        let mut bound = names.filter(|name| !self.any_value_of.contains(*name));
+        match bound.find(|name| self.arguments.get(*name) != call.arguments.get(*name)) {
+            Some(name) => Err(GrantMismatch::Argument(name.clone())),
             None => Ok(()),
         }
     }
