@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::approval::*;
 use countersign_core::digest::Digest;
@@ -324,6 +324,7 @@ fn a_grant_is_scoped_counted_and_ends() {
         manifest_digest: "sha256:m".to_owned(),
         policy_digest: digest("policy"),
         arguments: BTreeMap::from([("path".to_owned(), digest("a"))]),
+        any_value_of: BTreeSet::from(["mode".to_owned()]),
         max_uses: 2,
         expires_at_millis: 100,
     };
@@ -331,6 +332,7 @@ fn a_grant_is_scoped_counted_and_ends() {
     let (session, other_session) = (grant.session.clone(), RefId::new("other").unwrap());
     let (policy, other_policy) = (grant.policy_digest, digest("other"));
     let (same, other, none) = (arguments("a"), arguments("b"), BTreeMap::new());
+    let more = BTreeMap::from([("path".to_owned(), digest("a")), ("all".to_owned(), digest("x"))]);
     let call = GrantCall {
         agent_id: &agent,
         session: &session,
@@ -354,6 +356,8 @@ fn a_grant_is_scoped_counted_and_ends() {
         (GrantCall { policy_digest: &other_policy, ..call }, 0, Err(GrantMismatch::Policy)),
         (GrantCall { arguments: &other, ..call }, 0, argument()),
         (GrantCall { arguments: &none, ..call }, 0, argument()),
+        // What was absent is bound as well.
+        (GrantCall { arguments: &more, ..call }, 0, Err(GrantMismatch::Argument("all".to_owned()))),
     ] {
         assert_eq!(grant.covers(&call, uses), expected, "{call:?} {uses}");
     }
