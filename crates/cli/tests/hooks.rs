@@ -676,7 +676,7 @@ fn a_hook_that_is_not_waited_for_holds_up_nothing_and_its_queue_is_bounded() {
         (
             "overflow = \"summarize_and_continue\"\n",
             "failed",
-            json!("1 invocations were dropped, this one last: the queue was full"),
+            json!("dropped, because the queue was full: 1, this one last"),
         ),
         (
             "overflow = \"fail_hook_invocation\"\non_failure = \"interrupt_run\"\n",
