@@ -1,5 +1,5 @@
 //! Reading and writing JSON: what `serde_json` reads and the bytes it writes, in less time. Every
-//! append writes a record and every look at the journal reads some.
+//! append writes its records with it, and a start reads the whole journal.
 //!
 //! ```
 //! use countersign_core::hold::Approver;

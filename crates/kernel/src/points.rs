@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use countersign_core::approval::ApprovalPresentation;
 use countersign_core::hook::{HookPoint, HookResponse, HookSpec, HookView};
 use countersign_core::id::{AgentId, ContentRef, HookId, RunId};
 use countersign_core::refs::{EntityKind, EntityRef, SourceKind, SourceRef};
@@ -329,7 +328,7 @@ impl Kernel {
         if !self.hooks().has(point) {
             return Ok(None);
         }
-        let shown = ApprovalPresentation {
+        let shown = Presentation {
             summary: rendering.command.clone(),
             reason: rule.text.clone(),
             note: None,

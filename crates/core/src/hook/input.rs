@@ -38,8 +38,8 @@ pub struct HookInput {
     pub policy_refs: Vec<PolicyRef>,
     /// Whether it was called off before the hook saw it.
     pub cancellation: HookCancellation,
-    /// The invocation, as its records name it. Never given twice, so it can be told whether a
-    /// message arrived before. Countersign's addition.
+    /// The invocation, as its records name it: above every number in the journal. One whose
+    /// record a crash lost can come again. Countersign's addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation_id: Option<String>,
 }

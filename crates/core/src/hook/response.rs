@@ -114,7 +114,8 @@ pub struct ContextInjection {
 pub struct ToolRequestPatch {
     /// What changes and why, without secrets.
     pub redacted_summary: String,
-    /// An RFC 7396 merge patch on the arguments. Without it nothing changes. Countersign's
+    /// An RFC 7396 merge patch on the arguments. The kernel rejects an answer without it:
+    /// a change that is announced and not given must not pass for one. Countersign's
     /// addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge_patch: Option<Value>,
@@ -126,7 +127,7 @@ pub struct ApprovalRequestPatch {
     /// What changes and why, without secrets.
     pub redacted_summary: String,
     /// An RFC 7396 merge patch on `{"summary", "reason", "note"}`, what the approver is shown
-    /// around the call itself. Without it nothing changes. Countersign's addition.
+    /// around the call itself. Rejected without it, as above. Countersign's addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge_patch: Option<Value>,
 }
@@ -136,7 +137,8 @@ pub struct ApprovalRequestPatch {
 pub struct ToolResultPatch {
     /// What changes and why, without secrets.
     pub redacted_summary: String,
-    /// What the agent gets instead. Without it nothing changes. Countersign's addition.
+    /// What the agent gets instead, an object. Rejected without it, as above. Countersign's
+    /// addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Value>,
 }

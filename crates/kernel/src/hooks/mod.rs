@@ -193,8 +193,9 @@ impl HookCoordinator {
         self.0.writer.flush().await
     }
 
-    /// Lets the queues run empty, at most for `limit`, and makes durable what is left to write.
-    /// What still waits then, or is under way, is called off and recorded as cancelled.
+    /// Lets the queues run empty, at most for `limit`. What still waits then, or is under way,
+    /// is called off and recorded as cancelled, which gets as long again; then everything left
+    /// is made durable.
     pub async fn close(&self, limit: Duration) {
         let queues = || self.0.points.values().flatten().filter_map(|hook| hook.queue.as_ref());
         let drained = || async {
