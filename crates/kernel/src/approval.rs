@@ -71,7 +71,7 @@ impl Recorder for BrokerRecorder {
             (None, HoldStatus::RecoveryRequired) => unanswered(ApprovalEvent::FoundLapsed),
             (None, _) => unanswered(ApprovalEvent::CallOff),
         };
-        let settled = self.0.settle(&hold.id, answer).await;
+        let settled = self.0.settle_at(&hold.id, answer).await;
         let settled = settled.map_err(|error| RecordError(error.to_string()))?;
         // A hook may have taken the approval back.
         match outcome.status == HoldStatus::Approved && !settled.releases_tool() {
@@ -281,7 +281,7 @@ impl Kernel {
         need: Need<'_>,
         gone: &mut CallerGone,
     ) -> Result<(), Box<Denial>> {
-        let Some(Earlier { request, state }) = self.take_earlier(facts) else {
+        let Some(Earlier { request, state }) = self.take_earlier(facts, need.rule) else {
             return self.ask(facts, need, gone).await;
         };
         facts.call_id = request.tool_call_id.clone();
@@ -409,8 +409,9 @@ impl Kernel {
         self.queue().find(id).is_none_or(|(_, outcome)| outcome.is_some())
     }
 
-    /// An approval that was given before the restart, or else the oldest hold that waits.
-    fn take_earlier(&self, facts: &CallFacts) -> Option<Earlier> {
+    /// An approval that was given before the restart, or else the oldest hold that waits. Only
+    /// of the same question: what the policy asked does not answer a hook, nor the reverse.
+    fn take_earlier(&self, facts: &CallFacts, rule: &Rule) -> Option<Earlier> {
         let key = (facts.agent_id.clone(), facts.fingerprint?);
         let now = self.now();
         let mut all = self.earlier().lock().unwrap_or_else(PoisonError::into_inner);
@@ -427,8 +428,17 @@ impl Kernel {
                 outcome.is_some_and(|outcome| outcome.status == HoldStatus::Approved)
             }
         };
-        let at = earlier.iter().position(ready).unwrap_or(0);
-        let taken = earlier.remove(at);
+        let same = |earlier: &Earlier| {
+            let asked = earlier.request.policy_refs.first();
+            asked.is_some_and(|asked| {
+                asked.id.as_str() == rule.id && asked.version.as_deref() == Some(rule.text.as_str())
+            })
+        };
+        let at = earlier
+            .iter()
+            .position(|earlier| same(earlier) && ready(earlier))
+            .or_else(|| earlier.iter().position(same));
+        let taken = at.and_then(|at| earlier.remove(at));
         if earlier.is_empty() {
             all.remove(&key);
         }

@@ -62,11 +62,7 @@ impl Asked {
     ///
     /// # Errors
     /// When it does not count, and then the question stays open, or could not be recorded.
-    pub async fn settle(
-        &self,
-        mut decision: ApprovalDecision,
-    ) -> Result<ApprovalOutcome, SettleError> {
-        stamp(&mut decision, self.broker.now());
+    pub async fn settle(&self, decision: ApprovalDecision) -> Result<ApprovalOutcome, SettleError> {
         let id = &self.request.approval_request_id;
         self.broker.settle(id, Answer::Decided(decision)).await
     }
@@ -95,8 +91,8 @@ pub enum DispatchError {
 pub enum Answer {
     /// Somebody answered.
     Decided(ApprovalDecision),
-    /// Nobody did: [`ApprovalEvent::Deadline`], `CallOff`, `DispatcherMissing`,
-    /// `DispatcherFailed` or `FoundLapsed`; and a stable code.
+    /// Nobody did: [`ApprovalEvent::CallOff`], `DispatcherMissing`, `DispatcherFailed` or
+    /// `FoundLapsed`, and a stable code. Any other event counts as `Deadline`.
     Unanswered(ApprovalEvent, String),
 }
 
@@ -188,13 +184,28 @@ pub struct GrantStatus {
     pub(crate) request: Arc<ApprovalRequest>,
     /// Taken back, which is not on record.
     pub(crate) revoked: bool,
+    /// Held for reading by uses on their way into the journal, for writing by a revocation.
+    pub(crate) in_use: Gate,
 }
 
-/// One use of a grant, taken before the call's intent is recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Keeps a revocation out of the journal until the uses before it are in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate(Arc<tokio::sync::RwLock<()>>);
+
+/// A use says nothing about what a grant is.
+impl PartialEq for Gate {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// One use of a grant, to be dropped when the call's intent is recorded: a revocation waits
+/// for that.
+#[derive(Debug)]
 pub(crate) struct GrantUse {
     pub(crate) request_id: ApprovalRequestId,
     pub(crate) number: u64,
+    _in_use: tokio::sync::OwnedRwLockReadGuard<()>,
 }
 
 struct Inner {
@@ -389,6 +400,19 @@ impl ApprovalBroker {
     pub async fn settle(
         &self,
         id: &ApprovalRequestId,
+        mut answer: Answer,
+    ) -> Result<ApprovalOutcome, SettleError> {
+        // The time is not the caller's to say.
+        if let Answer::Decided(decision) = &mut answer {
+            stamp(decision, self.now());
+        }
+        self.settle_at(id, answer).await
+    }
+
+    /// As [`settle`](Self::settle), with the time of a decision as it stands in the answer.
+    pub(crate) async fn settle_at(
+        &self,
+        id: &ApprovalRequestId,
         answer: Answer,
     ) -> Result<ApprovalOutcome, SettleError> {
         // INVARIANT: whoever settles may go away at any time, as a dispatcher does at the
@@ -431,7 +455,7 @@ impl ApprovalBroker {
             Err(_) | Ok(()) => {
                 if let Some((grant, granted_by)) = granted {
                     let (request_id, request) = (id.clone(), Arc::clone(&open.request));
-                    let (uses, revoked) = (0, false);
+                    let (uses, revoked, in_use) = (0, false, Gate::default());
                     self.restore_grant(GrantStatus {
                         request_id,
                         grant,
@@ -439,6 +463,7 @@ impl ApprovalBroker {
                         uses,
                         request,
                         revoked,
+                        in_use,
                     });
                 }
             }
@@ -508,9 +533,9 @@ impl ApprovalBroker {
         grants.values().filter(|status| !status.revoked).cloned().collect()
     }
 
-    /// Takes a grant back. Returns once that is durable; from the call on it covers nothing,
-    /// but for a call that took its use before and is about to be announced. `false` when there
-    /// is no such grant.
+    /// Takes a grant back. Returns once that is durable; from the call on it covers nothing. A
+    /// call that took its use before is in the journal before the revocation. `false` when
+    /// there is no such grant.
     ///
     /// # Errors
     /// When it cannot be recorded. The grant covers nothing until the next start all the same,
@@ -521,11 +546,11 @@ impl ApprovalBroker {
         actor: SourceRef,
         reason: Option<String>,
     ) -> Result<bool, AskError> {
-        let request = match lock(&self.0.grants).get_mut(id) {
+        let (request, in_use) = match lock(&self.0.grants).get_mut(id) {
             None => return Ok(false),
             Some(status) => {
                 status.revoked = true;
-                Arc::clone(&status.request)
+                (Arc::clone(&status.request), status.in_use.clone())
             }
         };
         let record = ApprovalRecord::Denied {
@@ -537,6 +562,7 @@ impl ApprovalBroker {
         // INVARIANT: not in the caller's future: whoever takes it back may hang up meanwhile.
         let (broker, id) = (self.clone(), id.clone());
         let revoked = tokio::spawn(async move {
+            let _gate = in_use.0.write_owned().await;
             broker.revoking(&request, record).await?;
             lock(&broker.0.grants).remove(&id);
             Ok(true)
@@ -585,13 +611,16 @@ impl ApprovalBroker {
         grants.retain(|_, status| call.now_millis < status.grant.expires_at_millis);
         let covering =
             grants.values_mut().find(|s| !s.revoked && s.grant.covers(call, s.uses).is_ok())?;
+        // Held for writing only once the grant is revoked.
+        let in_use = Arc::clone(&covering.in_use.0).try_read_owned().ok()?;
         covering.uses += 1;
-        Some(GrantUse { request_id: covering.request_id.clone(), number: covering.uses })
+        let (request_id, number) = (covering.request_id.clone(), covering.uses);
+        Some(GrantUse { request_id, number, _in_use: in_use })
     }
 
     /// Gives a use back whose call was never announced. Only the newest number can go back
     /// without being given twice.
-    pub(crate) fn grant_return(&self, taken: &GrantUse) {
+    pub(crate) fn grant_return(&self, taken: GrantUse) {
         if let Some(status) = lock(&self.0.grants).get_mut(&taken.request_id)
             && status.uses == taken.number
         {

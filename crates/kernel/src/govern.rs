@@ -131,8 +131,8 @@ pub struct Governed {
     pub envelope: Envelope,
     /// Why it did not run, if it did not.
     pub denial: Option<Denial>,
-    /// The proof of the call's result, or of its refusal. Absent when it could not be recorded, or the
-    /// journal does not sign.
+    /// The proof of the call's result, or of its refusal; of its intent when a hook keeps the
+    /// result from the agent. Absent when it could not be recorded, or the journal does not sign.
     pub receipt: Option<Receipt>,
 }
 
@@ -428,17 +428,21 @@ impl Kernel {
             Some(stop) => Some(run_stopped(stop)),
             None => None,
         };
-        let denial = match stopped {
-            Some(denial) => Some(denial),
-            None => match self.append(&facts, ToolStep::Intent, vec![args]).await {
-                Ok(_) => None,
-                Err(error) => Some(Denial::new("not_recorded", format!("journal: {error}"))),
-            },
+        let announced = match stopped {
+            Some(denial) => Err(denial),
+            None => self
+                .append(&facts, ToolStep::Intent, vec![args])
+                .await
+                .map_err(|error| Denial::new("not_recorded", format!("journal: {error}"))),
         };
-        match denial {
-            None => self.effect(facts, manifest, planned, rendering.command, gone).await,
-            Some(denial) => {
-                if let Some(taken) = &granted {
+        match announced {
+            Ok(announced) => {
+                drop(granted);
+                let command = rendering.command;
+                self.effect((facts, announced), manifest, planned, command, gone).await
+            }
+            Err(denial) => {
+                if let Some(taken) = granted {
                     self.broker().grant_return(taken);
                     (facts.approval, facts.grant_use) = (None, None);
                 }
@@ -476,7 +480,7 @@ impl Kernel {
     /// Runs the plan, whose intent is durable, and records how it ended.
     async fn effect(
         &self,
-        facts: CallFacts,
+        (facts, announced): (CallFacts, Option<Receipt>),
         manifest: &Manifest,
         planned: Planned,
         command: String,
@@ -531,9 +535,13 @@ impl Kernel {
             hook: None,
         };
         let receipt = match self.append(&facts, step, vec![output]).await {
+            // The proof of the result holds the digest of the tool's output. Who does not get
+            // the output gets the proof of the intent.
             Ok(receipt) => {
-                self.after_tool(&facts, &mut envelope, &summary, &contents).await;
-                receipt
+                match self.after_tool(&facts, &mut envelope, &summary, &contents).await {
+                    true => receipt,
+                    false => announced,
+                }
             }
             Err(error) => {
                 tracing::error!(call = %facts.call_id, %error, "a result is not recorded");

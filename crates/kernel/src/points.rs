@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use countersign_core::digest::Digest;
 use countersign_core::hook::{HookPoint, HookResponse, HookSpec, HookView};
 use countersign_core::id::{AgentId, ContentRef, HookId, RunId};
 use countersign_core::refs::{EntityKind, EntityRef, SourceKind, SourceRef};
@@ -14,9 +15,9 @@ use serde_json::{Map, Value, json};
 use crate::govern::{CallerGone, Denial, Kernel};
 use crate::hooks::{Accepted, HookDomain, HookMoment, HookStop, Observed};
 use crate::policy::Rule;
-use crate::records::{Base, CallFacts, ToolStep};
+use crate::records::{Base, BuildError, CallFacts, ToolStep};
 use crate::recovery::StartError;
-use crate::render::{Rendering, canonical, fingerprint, shorten};
+use crate::render::{Rendering, fingerprint, shorten};
 use crate::run::Run;
 
 pub(crate) use countersign_core::approval::ApprovalPresentation as Presentation;
@@ -52,9 +53,10 @@ impl PlannedCall {
         mut facts: CallFacts,
         arguments: Map<String, Value>,
         planned: Planned,
-    ) -> Result<Self, countersign_core::id::IdError> {
+    ) -> Result<Self, BuildError> {
         let rendering = Rendering::new(manifest, &planned);
-        let args = Content::new(canonical(&arguments));
+        // As given: the canonical form would turn an integer above 2^53 into another one.
+        let args = exact(&arguments)?;
         let policy = kernel.policy_digest();
         facts.fingerprint = Some(fingerprint(&facts.agent_id, manifest, &planned.plan, policy));
         facts.plan(manifest, &args.digest(), &rendering)?;
@@ -146,10 +148,7 @@ impl ApprovalView<'_> {
         let mut shown = self.shown.clone();
         for (name, value) in fields {
             let given = match value {
-                Value::String(given) if given.chars().count() > TEXT_MAX => {
-                    return Err(format!("`{name}` has more than {TEXT_MAX} characters"));
-                }
-                Value::String(given) => Some(visible(given).into_owned()),
+                Value::String(given) => Some(shown_text(name, given)?),
                 Value::Null => None,
                 _ => return Err(format!("`{name}` is no text")),
             };
@@ -212,6 +211,8 @@ struct ToolResult<'a> {
     envelope: &'a mut Envelope,
     summary: String,
     contents: Vec<ContentRef>,
+    rewritten: bool,
+    staged: Option<Digest>,
 }
 
 impl HookDomain for ToolResult<'_> {
@@ -232,6 +233,7 @@ impl HookDomain for ToolResult<'_> {
     }
 
     fn accept(&mut self, hook: &HookSpec, response: &HookResponse) -> Result<Accepted, String> {
+        self.staged = None;
         let patch = match response {
             HookResponse::RewriteToolResult(patch) => patch,
             HookResponse::RequestRetry(_) => {
@@ -245,7 +247,7 @@ impl HookDomain for ToolResult<'_> {
         if !replacement.is_object() {
             return Err("the results of an envelope are an object".to_owned());
         }
-        let content = Content::new(canonical(replacement));
+        let content = exact(replacement).map_err(|error| error.to_string())?;
         let contents: Vec<_> = ContentRef::new(content.digest().to_string()).into_iter().collect();
         let after = text(&patch.redacted_summary);
         let step = ToolStep::Rewritten {
@@ -258,22 +260,39 @@ impl HookDomain for ToolResult<'_> {
             .facts
             .tool_record(step, self.kernel.package(), self.kernel.now())
             .map_err(|error| error.to_string())?;
+        self.staged = Some(content.digest());
         Ok(Accepted { drafts: vec![draft], contents: vec![content] })
     }
 
     fn apply(&mut self, response: HookResponse) {
         if let HookResponse::RewriteToolResult(patch) = response
             && let Some(replacement) = patch.replacement
+            && let Some(digest) = self.staged.take()
         {
             self.summary = text(&patch.redacted_summary);
-            self.contents =
-                ContentRef::new(Content::new(canonical(&replacement)).digest().to_string())
-                    .into_iter()
-                    .collect();
+            self.contents = ContentRef::new(digest.to_string()).into_iter().collect();
+            // The digest of what the tool wrote would tell a short secret to whoever tries.
+            self.envelope.output_hash = digest.to_string();
             self.envelope.results = replacement;
+            self.rewritten = true;
             self.envelope.output_truncated = None;
             self.envelope.stderr = None;
         }
+    }
+}
+
+/// What is stored of a value: compact JSON, every number as it was given.
+fn exact(value: &impl serde::Serialize) -> Result<Content, BuildError> {
+    Ok(Content::new(serde_json::to_vec(value)?))
+}
+
+/// A text around a call, as it is shown.
+fn shown_text(name: &str, given: &str) -> Result<String, String> {
+    // Before escapes are shown: blanks say nothing.
+    let shown = visible(if given.trim().is_empty() { "" } else { given });
+    match shown.chars().count() > TEXT_MAX {
+        true => Err(format!("`{name}` has more than {TEXT_MAX} characters as it is shown")),
+        false => Ok(shown.into_owned()),
     }
 }
 
@@ -343,18 +362,20 @@ impl Kernel {
     }
 
     /// Runs the hooks after a call whose end is durable. A hook that stops here cannot undo
-    /// it: the agent does not get the result.
+    /// it: the agent does not get the result. `true` when the envelope is still that of the
+    /// tool, so that what proves the tool's output may go with it.
     pub(crate) async fn after_tool(
         &self,
         facts: &CallFacts,
         envelope: &mut Envelope,
         summary: &str,
         contents: &[ContentRef],
-    ) {
+    ) -> bool {
         let point = HookPoint::AfterToolCall;
         if !self.hooks().has(point) {
-            return;
+            return true;
         }
+        let mut whole = true;
         let stopped = match self.passage(point, facts, None) {
             Ok(moment) => {
                 let mut result = ToolResult {
@@ -363,8 +384,12 @@ impl Kernel {
                     envelope,
                     summary: summary.to_owned(),
                     contents: contents.to_vec(),
+                    rewritten: false,
+                    staged: None,
                 };
-                self.hooks().run(&moment, &mut result).await.map_err(Denial::by_hook)
+                let ran = self.hooks().run(&moment, &mut result).await.map_err(Denial::by_hook);
+                whole = !result.rewritten;
+                ran
             }
             Err(denial) => Err(denial),
         };
@@ -374,9 +399,12 @@ impl Kernel {
                 "error": "the call has run, and its result is withheld",
                 "withheld": { "code": denial.code, "message": denial.message },
             });
+            envelope.output_hash = Digest::of([]).to_string();
             envelope.stderr = None;
             envelope.output_truncated = None;
+            whole = false;
         }
+        whole
     }
 
     /// Records which hooks there are, once for each specification.

@@ -37,6 +37,8 @@ pub(crate) enum BuildError {
     Id(#[from] IdError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
 }
 
 /// Who a record is about and when it was written.

@@ -10,19 +10,19 @@ use countersign_core::approval::{
 };
 use countersign_core::digest::Digest;
 use countersign_core::hold::HoldKind;
-use countersign_core::hook::{HookRecordPayload, HookSpecError};
-use countersign_core::id::{ApprovalRequestId, EffectId, HookId, ToolCallId};
-use countersign_core::journal::{JournalPayload, JournalRecord, UnsafePendingEffect};
+use countersign_core::hook::{HookRecord, HookRecordPayload, HookSpecError};
+use countersign_core::id::{ApprovalRequestId, EffectId, HookId, RecordId, ToolCallId};
+use countersign_core::journal::{JournalPayload, JournalRecord, RecordBase, UnsafePendingEffect};
 use countersign_core::refs::EntityKind;
 use countersign_escalation::HoldRequest;
 use countersign_ports::journal::{AppendError, Batch, Journal, ReadError};
 use serde_json::{Value, json};
 
 use crate::approval::{Earlier, EarlierState, context, coverable};
-use crate::broker::{Answer, GrantStatus};
+use crate::broker::{Answer, Gate, GrantStatus};
 use crate::govern::Kernel;
 use crate::hooks::Invocation;
-use crate::records::{Base, CallFacts};
+use crate::records::{Base, BuildError, CallFacts, encode};
 use crate::render::{Rendering, fingerprint};
 use crate::run::Run;
 
@@ -87,6 +87,8 @@ pub(crate) struct Fold {
     under_way: BTreeMap<EffectId, (JournalRecord, ToolCallId)>,
     listed: HashSet<EffectId>,
     hooks: BTreeSet<(HookId, String)>,
+    /// Hooks that were invoked and have no end, by the invocation.
+    invoked: BTreeMap<String, JournalRecord>,
     last_invocation: u64,
 }
 
@@ -145,8 +147,15 @@ impl Fold {
                 if let HookRecordPayload::Registered { spec_hash, .. } = &hook.payload {
                     self.hooks.insert((hook.hook_id.clone(), spec_hash.clone()));
                 }
-                let number = hook.payload.invocation_id().and_then(Invocation::number);
-                self.last_invocation = self.last_invocation.max(number.unwrap_or(0));
+                let Some(id) = hook.payload.invocation_id().map(str::to_owned) else { return };
+                let number = Invocation::number(&id).unwrap_or(0);
+                self.last_invocation = self.last_invocation.max(number);
+                match &hook.payload {
+                    HookRecordPayload::InvocationStarted { .. } => {
+                        self.invoked.insert(id, record);
+                    }
+                    _ => drop(self.invoked.remove(&id)),
+                }
             }
             JournalPayload::Recovery(marker) => {
                 self.listed.extend(marker.unsafe_pending.iter().map(|e| e.effect_id.clone()));
@@ -180,6 +189,7 @@ impl Fold {
                             uses: 0,
                             request: Arc::clone(&request),
                             revoked: false,
+                            in_use: Gate::default(),
                         });
                         (*decided_at_millis, grant)
                     }
@@ -234,6 +244,8 @@ pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, St
     let now = kernel.now();
     let valid_for = millis(kernel.policy().approval_valid_for);
     kernel.register_hooks(&fold.hooks).await?;
+    let cut = std::mem::take(&mut fold.invoked);
+    cut_off(kernel, cut, now).await?;
     fold.recheck(kernel, now, valid_for).await;
     for status in fold.grants.into_values() {
         if status.uses < status.grant.max_uses && now < status.grant.expires_at_millis {
@@ -364,6 +376,48 @@ async fn lapse(kernel: &Kernel, request: &Arc<ApprovalRequest>) -> Result<(), St
     let lapsed = Answer::Unanswered(ApprovalEvent::FoundLapsed, "approval.lapsed".to_owned());
     let settled = kernel.broker().settle(&request.approval_request_id, lapsed).await;
     settled.map(drop).map_err(|error| StartError::Write(error.to_string()))
+}
+
+/// Records of hooks that were under way that nobody waits for their answers any more.
+async fn cut_off(
+    kernel: &Kernel,
+    invoked: BTreeMap<String, JournalRecord>,
+    now: u64,
+) -> Result<(), StartError> {
+    if invoked.is_empty() {
+        return Ok(());
+    }
+    let drafts = invoked.into_iter().filter_map(|(id, started)| {
+        let JournalPayload::Hook(hook) = &started.payload else { return None };
+        let base = RecordBase {
+            session_id: started.session_id.clone(),
+            turn_id: started.turn_id.clone(),
+            attempt_id: started.attempt_id.clone(),
+            destination: started.destination.clone(),
+            correlation_keys: started.correlation_keys.clone(),
+            tags: started.tags.clone(),
+            timestamp_millis: now,
+            ..RecordBase::new(
+                started.run_id.clone(),
+                started.agent_id.clone(),
+                started.source.clone(),
+                kernel.package().clone(),
+            )
+        };
+        let ended = HookRecord {
+            payload: HookRecordPayload::Cancelled { invocation_id: id.clone() },
+            ..hook.clone()
+        };
+        let id = RecordId::new(format!("journal.hook.{}.{id}.cut_off", hook.hook_id));
+        Some(
+            id.map_err(BuildError::from)
+                .and_then(|id| encode(base.hook(id, "hook_cancelled", ended))),
+        )
+    });
+    let drafts = drafts.collect::<Result<_, _>>();
+    let drafts = drafts.map_err(|error| StartError::Write(error.to_string()))?;
+    kernel.journal().append(Batch { drafts, contents: Vec::new() }).await?;
+    Ok(())
 }
 
 async fn list_unknown(

@@ -164,6 +164,27 @@ async fn a_revoked_grant_covers_nothing_and_the_next_call_is_asked_about() {
 }
 
 #[tokio::test]
+async fn a_call_that_took_its_use_before_a_revocation_is_on_record_before_it() {
+    let w = granted(seed(1), terms(9)).await;
+    let id = w.requests().await[0].approval_request_id.clone();
+    // The use is taken, and its record is on the way.
+    w.journal.parks.send_replace(Some(".intent".to_owned()));
+    let call = w.spawn("write", file("a"));
+    until(async || w.kernel.broker().grants()[0].uses == 1).await;
+    let broker = w.kernel.broker().clone();
+    let bob = SourceRef::new(SourceKind::User, RefId::new("bob").unwrap());
+    let revoking = tokio::spawn(async move { broker.revoke(&id, bob, None).await });
+    until(async || w.kernel.broker().grants().is_empty()).await;
+    common::settle().await;
+    w.journal.parks.send_replace(None);
+    assert!(revoking.await.unwrap().unwrap());
+    assert_eq!(call.await.unwrap().envelope.status, EnvelopeStatus::Success);
+    let records = w.records().await;
+    let at = |part: &str| records.iter().rposition(|r| r.record_id.as_str().contains(part));
+    assert!(at(".intent").unwrap() < at(".revoked").unwrap(), "{:?}", w.story().await);
+}
+
+#[tokio::test]
 async fn a_revocation_that_cannot_be_recorded_holds_until_the_next_start_and_can_be_repeated() {
     let w = granted(seed(1), terms(9)).await;
     let id = w.requests().await[0].approval_request_id.clone();

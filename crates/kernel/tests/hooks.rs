@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{CountDrop, answers, blocking, broken, hook, hooked, observing};
-use common::{journal, seed, settle, until};
+use common::{journal, seed, settle, until, world_with};
 use countersign_core::error::{AgentError, AgentErrorKind, RetryClassification};
 use countersign_core::hook::{
     HookFailurePolicy, HookMutationRight as Right, HookOrdering, HookOrderingPhase as Phase,
@@ -19,7 +19,7 @@ use countersign_core::hook::{
     HookSpecError, HookView,
 };
 use countersign_core::id::ToolCallId;
-use countersign_core::journal::JournalPayload;
+use countersign_core::journal::{JournalPayload, JournalRecord};
 use countersign_kernel::{Hook, HookCoordinator, Observed, Parts, StartError, StopScope};
 use countersign_manifest::ManifestSet;
 use countersign_ports::hook::HookError;
@@ -385,6 +385,34 @@ async fn invocation_ids_go_on_after_a_restart() {
         ids.iter().map(|id| id.rsplit('.').next().unwrap().parse().unwrap()).collect();
     assert_eq!(ids.len(), numbers.len(), "an id was given twice: {ids:?}");
     assert_eq!(numbers, (1..=highest).collect());
+}
+
+#[tokio::test]
+async fn an_invocation_that_a_crash_cut_off_is_cancelled_at_the_next_start() {
+    let stuck = hook(blocking("h", AFTER, &[]), |_| std::future::pending());
+    let w = world_with(hooked(vec![common::outside(stuck)])).await;
+    let _call = w.spawn("look", json!({"file": "a"}));
+    until(async || w.story().await.contains(&"hook_invocation_started".to_owned())).await;
+    let (journal, clock) = w.crash().await;
+    // Once, and not again at the start after that.
+    for seed in [2, 3] {
+        let setup = common::Setup { seed, ..common::Setup::default() };
+        let w = common::start(journal.clone(), clock.clone(), setup).await;
+        let records = w.records().await;
+        let of = |kind: &str| {
+            let of = records.iter().filter(|r| r.event_index.event_kind == kind);
+            of.cloned().collect::<Vec<_>>()
+        };
+        let [started] = &of("hook_invocation_started")[..] else { panic!() };
+        let [ended] = &of("hook_cancelled")[..] else { panic!("{seed}") };
+        assert_eq!(ended.run_id, started.run_id);
+        assert_eq!(ended.correlation_keys, started.correlation_keys);
+        let id = |record: &JournalRecord| match &record.payload {
+            JournalPayload::Hook(hook) => hook.payload.invocation_id().map(str::to_owned),
+            _ => None,
+        };
+        assert_eq!(id(ended), id(started));
+    }
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Setup, World, answers, blocking, broken, hook, hooked, journal, observing, start};
-use common::{seed, until, world_with};
+use common::{seed, until, world, world_with};
 use countersign_core::approval::ApprovalRecord;
 use countersign_core::digest::Digest;
-use countersign_core::hold::{DecisionKind, GrantTerms, HoldStatus};
+use countersign_core::hold::{Decision, DecisionKind, GrantTerms, HoldStatus};
 use countersign_core::hook::{
     ApprovalRequestPatch, HookFailurePolicy, HookInput, HookMutationRight as Right, HookNote,
     HookPoint, HookPrivacyPolicy, HookReason, HookRecordPayload, HookResponse,
@@ -245,6 +245,76 @@ async fn a_grant_does_not_answer_what_a_hook_asks() {
 }
 
 #[tokio::test]
+async fn what_was_approved_before_a_restart_does_not_answer_what_a_hook_asks() {
+    let asking = || {
+        let spec = blocking("h", BEFORE, &[Right::RequestApproval]);
+        vec![answers(spec, HookResponse::RequestApproval(note()))]
+    };
+    // Approved or still waiting, by the policy; then a hook asks about the same call.
+    for approved in [true, false] {
+        let w = world_with(seed(1)).await;
+        let call = w.spawn("write", json!({"file": "a"}));
+        w.held().await;
+        if approved {
+            // The journal ends with the decision.
+            w.decide(DecisionKind::Approve, "ada").await.unwrap();
+            call.await.unwrap();
+        }
+        let kept = w
+            .records()
+            .await
+            .iter()
+            .position(|r| approved && r.event_index.event_kind == "tool_intent_recorded");
+        let journal = common::cut(&w.journal, kept.unwrap_or(usize::MAX)).await;
+        let clock = Arc::new(ManualClock::at(1_000_001));
+        let w = start(journal, clock, Setup { seed: 2, ..hooked(asking()) }).await;
+        assert_eq!(w.found.unused_approvals, usize::from(approved));
+        let before = w.requests().await.len();
+        let call = w.spawn("write", json!({"file": "a"}));
+        until(async || w.requests().await.len() == before + 1).await;
+        assert_eq!((w.ran(), call.is_finished()), (0, false), "{approved}");
+        // The same question is taken up again, though.
+        let journal = common::cut(&w.journal, usize::MAX).await;
+        let clock = Arc::new(ManualClock::at(1_000_002));
+        let w = start(journal, clock, Setup { seed: 3, ..hooked(asking()) }).await;
+        let call = w.spawn("write", json!({"file": "a"}));
+        common::settle().await;
+        assert_eq!(w.requests().await.len(), before + 1, "{approved}");
+        for hold in w.kernel.queue().pending() {
+            let decision = Decision { decision: DecisionKind::Approve, reason: None, grant: None };
+            w.kernel.decide(&hold.id, decision, common::approver("ada")).await.unwrap();
+        }
+        assert_eq!(call.await.unwrap().envelope.status, EnvelopeStatus::Success);
+    }
+}
+
+#[tokio::test]
+async fn arguments_are_stored_as_they_were_given() {
+    let w = world().await;
+    // 2^53 + 1, which no double can hold.
+    let given = json!({"file": "a", "lines": 9_007_199_254_740_993_i64});
+    let denied = w.call("look", given.clone()).await.denial.unwrap();
+    assert_eq!(denied.code, "bad_arguments");
+    let tools = [(
+        "count.clad.toml",
+        common::TOOLS[0]
+            .1
+            .replace("max = 9", "max = 9007199254740999")
+            .replace("\"look\"", "\"count\""),
+    )];
+    let tools = tools.map(|(name, text)| (name.to_owned(), text)).to_vec();
+    let w = world_with(Setup { tools, ..Setup::default() }).await;
+    let governed = w.call("count", given).await;
+    assert_eq!(governed.envelope.status, EnvelopeStatus::Success, "{governed:?}");
+    let records = w.records().await;
+    let intent = records.iter().find(|r| r.event_index.event_kind == "tool_intent_recorded");
+    let intent = intent.unwrap();
+    let digest = Digest::parse(intent.content_refs[0].as_str()).unwrap();
+    let stored = w.journal.content(intent.journal_seq, digest).await.unwrap().unwrap();
+    assert_eq!(String::from_utf8(stored).unwrap(), r#"{"file":"a","lines":9007199254740993}"#);
+}
+
+#[tokio::test]
 async fn a_hook_changes_how_a_question_is_put_and_what_was_asked_stands_beside_it() {
     let hooks = || {
         let spec = |id| blocking(id, ASKING, &[Right::ModifyApprovalRequest]);
@@ -297,6 +367,8 @@ async fn a_hook_cannot_change_what_a_question_is_about() {
         json!({"command": "touch -- harmless"}),
         json!({"arguments": []}),
         json!({"summary": ""}),
+        json!({"reason": " \t "}),
+        json!({"summary": "\u{202e}".repeat(400)}),
         json!({"reason": null}),
         json!({"note": 7}),
         json!({"note": "x".repeat(2001)}),
@@ -384,7 +456,7 @@ async fn a_failing_hook_takes_an_approval_back_also_after_a_restart() {
                 ApprovalRecord::Denied { reason_code, reason, .. } => Some((reason_code, reason)),
                 _ => None,
             });
-        let why = Some("hook `h`: out of order".to_owned());
+        let why = Some("hook `h`: it gave no answer".to_owned());
         assert_eq!(taken_back, Some(("hook.failed".to_owned(), why)));
         // Cut right after that record, what ended the call is lost, and the approval stays back.
         // Cut before it, right after the decision, the hooks are asked again.
@@ -476,8 +548,8 @@ async fn a_hook_rewrites_a_result_and_both_are_on_record() {
     let governed = w.call("look", json!({"file": "a"})).await;
     assert_eq!(governed.envelope.status, EnvelopeStatus::Success);
     assert_eq!(governed.envelope.results, less);
-    // The hash is still that of what the tool wrote.
-    assert_eq!(governed.envelope.output_hash, Digest::of("done\n").to_string());
+    // Its hash too: that of a short secret is as good as the secret.
+    assert_eq!(governed.envelope.output_hash, Digest::of(less.to_string()).to_string());
     let view = views(&seen).remove(0);
     assert_eq!(view.redacted_summary, "look: less of it");
     assert_eq!(view.content.unwrap()["results"], less);
@@ -516,6 +588,9 @@ async fn a_hook_that_stops_after_a_call_withholds_the_result() {
         assert_eq!(governed.envelope.status, EnvelopeStatus::Error, "{code}");
         assert_eq!(governed.envelope.results["withheld"]["code"], code);
         assert!(!governed.envelope.results.to_string().contains("done"), "{code}");
+        // Neither in words nor as a digest that a guess can be held against.
+        let given = serde_json::to_string(&(&governed.envelope, &governed.receipt)).unwrap();
+        assert!(!given.contains(&Digest::of("done\n").to_string()), "{code}: {given}");
         assert_eq!(w.ran(), 1, "{code}");
         // It has happened, and that is what the journal says.
         let last = w.tool_records().await.pop().unwrap();

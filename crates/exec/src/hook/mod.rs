@@ -2,7 +2,7 @@
 //!
 //! Both executors promise the same. Nothing is tried twice. Without an answer there is an
 //! error, and its text is safe to show and to record: what came from the other side is made
-//! visible and cut. An empty answer is `observe_only`. Deadlines are the caller's: dropping
+//! visible and cut. An empty answer, or one of white space, is `observe_only`. Deadlines are the caller's: dropping
 //! the future ends the invocation and whatever it started.
 
 mod address;
@@ -33,7 +33,7 @@ fn question(input: &HookInput) -> Result<Vec<u8>, HookError> {
 }
 
 fn answer(bytes: &[u8]) -> Result<HookResponse, HookError> {
-    if bytes.is_empty() {
+    if bytes.trim_ascii().is_empty() {
         return Ok(HookResponse::ObserveOnly);
     }
     // Its errors quote words of the document.

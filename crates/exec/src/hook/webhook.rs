@@ -92,7 +92,7 @@ impl Error for WebhookConfigError {}
 /// A hook that gets the input as a signed POST and answers in the response.
 ///
 /// - Each request is signed after Standard Webhooks 1.0.0, scheme `v1`. The `webhook-id` is the
-///   invocation's id, percent-encoded beyond letters, digits, `-` and `_`.
+///   run's id, `_` and the invocation's id, percent-encoded beyond letters, digits, `-` and `_`.
 /// - It succeeds with 2xx and one JSON document of at most 1 MiB as `application/json`, or with
 ///   an empty body.
 /// - One connection serves one request, which is sent once. Names are looked up each time, and
@@ -264,7 +264,9 @@ impl HookExecutor for WebhookHook {
         let Some(id) = &input.invocation_id else {
             return Err(HookError("the input has no invocation id to send".to_owned()));
         };
-        answer(&self.ask(id, question(&input)?).await.map_err(HookError)?)
+        // Two gateways may number their invocations alike; runs have names of their own.
+        let id = format!("{}_{id}", input.run_id);
+        answer(&self.ask(&id, question(&input)?).await.map_err(HookError)?)
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn invoke(
     let elapsed = started.elapsed();
     match answer {
         // It came, but after its time: the timer had no thread to fire on.
-        Answer::Response(_) if elapsed > timeout => (Answer::Late, elapsed),
+        Answer::Response(_) | Answer::Broke(_) if elapsed > timeout => (Answer::Late, elapsed),
         answer => (answer, elapsed),
     }
 }

@@ -261,6 +261,7 @@ impl HookCoordinator {
                 Err(HookStop::called_off(spec, &moment.base))
             }
             Answer::Late | Answer::Broke(_) => {
+                tracing::warn!(hook = %spec.hook_id, point = %spec.point, ?answer, "a hook failed");
                 let event = event(failure(spec, invocation, elapsed, &answer));
                 match HookStop::failed(spec, &moment.base, &answer) {
                     None => {

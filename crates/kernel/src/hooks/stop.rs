@@ -82,7 +82,8 @@ impl HookStop {
                 let after = spec.timeout.timeout_ms;
                 ("hook.timed_out", format!("no answer within {after} ms"))
             }
-            Answer::Broke(reason) => ("hook.failed", reason.clone()),
+            // Its own words are for the record: they may speak of what no agent should read.
+            Answer::Broke(_) => ("hook.failed", "it gave no answer".to_owned()),
             Answer::Response(_) | Answer::CalledOff => return None,
         };
         Self::by_policy(spec, base, code, why)

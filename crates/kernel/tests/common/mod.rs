@@ -101,6 +101,8 @@ pub struct Gate {
     pub fails: AtomicBool,
     /// Appends of a record whose id has this in it fail.
     pub refuses: Mutex<Option<String>>,
+    /// Appends of a record whose id has this in it wait until it is another.
+    pub parks: watch::Sender<Option<String>>,
     pub permits: Semaphore,
     /// The record ids of every append that was made.
     pub batches: Mutex<Vec<Vec<String>>>,
@@ -138,6 +140,9 @@ impl Journal for Gate {
     async fn append(&self, batch: Batch) -> Result<Committed, AppendError> {
         self.permits.acquire().await.unwrap().forget();
         let ids: Vec<_> = batch.drafts.iter().map(|d| d.record_id().to_string()).collect();
+        let among = |part: &String| ids.iter().any(|id| id.contains(part));
+        let mut parks = self.parks.subscribe();
+        parks.wait_for(|part| !part.as_ref().is_some_and(among)).await.unwrap();
         let refused = self.refuses.lock().unwrap().clone();
         let refused = refused.is_some_and(|part| ids.iter().any(|id| id.contains(&part)));
         if refused || self.fails.load(Ordering::SeqCst) {
@@ -168,6 +173,7 @@ pub fn journal() -> Arc<Gate> {
         inner: MemoryJournal::default(),
         fails: false.into(),
         refuses: Mutex::default(),
+        parks: watch::Sender::new(None),
         permits: Semaphore::new(Semaphore::MAX_PERMITS),
         batches: Mutex::default(),
     })
