@@ -29,6 +29,13 @@ use crate::output::Failure;
 /// Most dropped fields that one warning names.
 const NAMED: usize = 10;
 
+/// Most fields of a document that are looked into for having been dropped. Each costs a reading
+/// of the whole document.
+const EXAMINED: usize = 100;
+
+/// Bytes of a document. Whoever sends more without an end is not waited for.
+const DOCUMENT_MAX: usize = 256 << 20;
+
 pub(crate) fn run(global: &Global, command: &Contract) -> Result<ExitCode, Failure> {
     let Contract::Roundtrip { files, document_type } = command;
     let mut tell =
@@ -141,6 +148,10 @@ impl<R: BufRead> Documents<R> {
             let (_, rest) = chunk.split_at(used);
             let found = rest.iter().position(|byte| end.passes(*byte));
             let (document, _) = rest.split_at(found.unwrap_or(rest.len()));
+            if bytes.len() + document.len() > DOCUMENT_MAX {
+                let error = format!("a document has more than {} MiB", DOCUMENT_MAX >> 20);
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+            }
             bytes.extend_from_slice(document);
             self.at.pass(document);
             used += document.len();
@@ -372,7 +383,8 @@ impl Keys {
     }
 }
 
-/// The fields of a document that were read and are not written, by their JSON paths.
+/// The fields of a document that were read and are not written, by their JSON paths; the first
+/// [`EXAMINED`] of them.
 ///
 /// A field that is known and left out because it is empty does not count: it is found out by
 /// giving it a value it cannot have.
@@ -387,6 +399,7 @@ fn dropped(document: &[u8], read: &Read) -> Vec<String> {
     }
     let mut found = Vec::new();
     missing(&before, &after, &mut Vec::new(), &mut found);
+    found.truncate(EXAMINED);
     found.retain(|path| {
         let mut changed = before.clone();
         let Some(place) = path.iter().try_fold(&mut changed, Step::of) else { return true };
@@ -491,6 +504,7 @@ impl<W: Write> Teller<W> {
         if !dropped.is_empty() {
             let more = match dropped.len().saturating_sub(NAMED) {
                 0 => String::new(),
+                _ if dropped.len() == EXAMINED => " and others".to_owned(),
                 more => format!(" and {more} more"),
             };
             let named: Vec<_> = dropped.into_iter().take(NAMED).collect();
@@ -514,31 +528,37 @@ impl<W: Write> Teller<W> {
     fn unreadable(&mut self, file: &str, error: &io::Error) {
         self.worst = 2;
         self.flush();
-        eprintln!("error: {file}: {error}");
+        complain(&format!("error: {file}: {error}"));
     }
 
     fn aside(&mut self, file: &str, at: Place, text: &str) {
         self.flush();
-        eprintln!("{file}:{}:{}: {text}", at.line, at.column);
+        complain(&format!("{file}:{}:{}: {text}", at.line, at.column));
     }
 
     fn json(&mut self, value: &impl Serialize) {
         match serde_json::to_string(value) {
             Ok(text) => self.line(&text),
-            Err(error) => eprintln!("error: {error}"),
+            Err(error) => complain(&format!("error: {error}")),
         }
     }
 
-    /// A reader that has gone away, as `head` does, ends the program quietly.
+    /// A reader that has gone away, as `head` does, ends the program quietly, with what is
+    /// known so far.
     fn line(&mut self, text: &str) {
         if self.out.write_all(text.as_bytes()).and_then(|()| self.out.write_all(b"\n")).is_err() {
-            std::process::exit(0);
+            std::process::exit(self.worst.into());
         }
     }
 
     fn flush(&mut self) {
         if self.out.flush().is_err() {
-            std::process::exit(0);
+            std::process::exit(self.worst.into());
         }
     }
+}
+
+/// Says what is wrong, or nothing when nobody can hear it: the exit code says it too.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -296,3 +296,31 @@ fn for_machines_every_document_is_a_line() {
         ]
     );
 }
+
+#[test]
+fn a_refusal_is_told_by_the_exit_code_though_nobody_hears_it() {
+    for deaf in ["out", "err"] {
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        command.args(["contract", "roundtrip", "-"]).stdin(Stdio::piped());
+        match deaf {
+            "out" => command.stdout(full()).stderr(Stdio::null()),
+            _ => command.stdout(Stdio::null()).stderr(full()),
+        };
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(format!("{APPROVER}\n{{\"surface\":\"nowhere\"}}").as_bytes()).unwrap();
+        drop(stdin);
+        assert_eq!(child.wait().unwrap().code(), Some(1), "std{deaf}");
+    }
+}
+
+#[test]
+fn a_document_of_many_unknown_fields_is_read_at_once() {
+    let unknown: String = (0..20_000).map(|n| format!(r#","x{n}":null"#)).collect();
+    let document = APPROVER.replace('}', &format!("{unknown}}}"));
+    let out = roundtrip(&["-"], document.as_bytes());
+    assert_eq!((out.status.code(), text(&out.stdout).trim()), (Some(0), APPROVER));
+    let warning = text(&out.stderr);
+    assert!(warning.contains("$.x0, ") && warning.ends_with(" and others\n"), "{warning}");
+}

@@ -328,7 +328,7 @@ fn a_server_that_knows_another_secret_or_is_gone_lets_nothing_through() {
     let envelope = read(&world, "notes.md");
     assert_eq!(denied(&envelope).0, "hook.failed");
     let why = "answered 401 Unauthorized: {\"error\": \"no signature that fits\"}";
-    assert_eq!(denied(&envelope).1, format!("denied by hook `freeze`: {why}"));
+    assert_eq!(denied(&envelope).1, "denied by hook `freeze`: it gave no answer");
     let failed = of_hook(&world, "freeze").pop().unwrap();
     assert_eq!(failed["type"], "failed");
     assert_eq!(
@@ -338,10 +338,10 @@ fn a_server_that_knows_another_secret_or_is_gone_lets_nothing_through() {
 
     drop(receiver);
     let envelope = read(&world, "notes.md");
-    assert!(
-        denied(&envelope).1.contains("freeze`: no connection to http://127.0.0.1:"),
-        "{envelope}"
-    );
+    assert_eq!(denied(&envelope).0, "hook.failed");
+    let failed = of_hook(&world, "freeze").pop().unwrap();
+    let why = failed["redacted_summary"].as_str().unwrap();
+    assert!(why.starts_with("no connection to http://127.0.0.1:"), "{why}");
     assert_eq!(count(&world, "tool_intent_recorded"), 0);
     whole(&world);
 }
@@ -428,11 +428,19 @@ fn a_hook_that_does_not_answer_as_it_may_refuses_the_call_and_is_recorded() {
         let envelope = read(&world, path);
         assert_eq!(denied(&envelope).0, code, "{path}");
         let why = denied(&envelope).1;
-        assert!(why.starts_with(&format!("denied by hook `h`: {message}")), "{path}: {why}");
         let last = of_hook(&world, "h").pop().unwrap();
         match last["type"].as_str().unwrap() {
-            "response_decision" => assert_eq!(last["decision"], record, "{path}"),
-            other => assert_eq!(other, record, "{path}"),
+            "response_decision" => {
+                assert_eq!(last["decision"], record, "{path}");
+                assert!(why.starts_with(&format!("denied by hook `h`: {message}")), "{why}");
+            }
+            // The record has the program's words, the agent has not.
+            other => {
+                assert_eq!(other, record, "{path}");
+                assert_eq!(why, "denied by hook `h`: it gave no answer", "{path}");
+                let words = last["redacted_summary"].as_str().unwrap();
+                assert!(words.starts_with(message), "{path}: {words}");
+            }
         }
     }
     assert_eq!(count(&world, "tool_intent_recorded"), 1, "something else ran than `notes.md`");
@@ -495,7 +503,14 @@ say("rewrite_tool_result", redacted_summary="shorter", replacement={"text": "les
     std::fs::write(world.root().join("other.md"), "other\n").unwrap();
     let _gateway = world.start();
     assert_eq!(read(&world, "other.md")["results"], json!({ "text": "less" }));
-    let envelope = read(&world, "notes.md");
+    let args = json!({ "path": "notes.md" }).to_string();
+    let answer = world.json(&["call", "read_file", "--args", &args]);
+    // What the agent gets proves the intent: the result's record has the digest of the output.
+    let digest = countersign_core::digest::Digest::of("hello\n").to_string();
+    assert!(!answer.to_string().contains(&digest), "{answer}");
+    let proven = answer["receipt"]["record"].as_str().unwrap();
+    assert!(proven.contains("tool_intent_recorded"), "{proven}");
+    let envelope = &answer["envelope"];
     assert_eq!(envelope["status"], "error");
     assert_eq!(envelope["results"]["error"], "the call has run, and its result is withheld");
     assert_eq!(envelope["results"]["withheld"]["code"], "hook.rejected");
@@ -521,7 +536,7 @@ fn a_failing_hook_can_end_the_run_and_nothing_else() {
         assert_eq!(denied(&envelope).0, "run_stopped");
         assert_eq!(
             denied(&envelope).1,
-            "the run takes no further call, start a new one: hook `h`: the hook exited with code 3"
+            "the run takes no further call, start a new one: hook `h`: it gave no answer"
         );
         assert_eq!(other.call("read_file", &args)["status"], "success", "another run goes on");
         assert_eq!(gateway.stop().0, Some(0));
@@ -554,6 +569,23 @@ fn a_run_that_a_hook_does_not_let_begin_makes_no_call() {
     let started = all.iter().filter(|record| kind(record) == "run_started");
     assert_eq!(started.count(), 2, "the gateway's own, and the good one");
     assert_eq!(count(&world, "hook_invocation_started"), 3, "the gateway's own run has no hooks");
+    whole(&world);
+}
+
+#[test]
+fn a_run_whose_caller_left_while_hooks_looked_at_it_is_ended() {
+    let program = "import os\nwhile not os.path.exists(\"go\"):\n    time.sleep(0.01)\n";
+    let world = hooked("run_starting", program, "rights = [\"stop_run\"]\n");
+    let gateway = world.start();
+    let mut call = world.spawn_call("read_file", &json!({ "path": "notes.md" }));
+    wait_for("the hook", || (count(&world, "hook_invocation_started") == 1).then_some(()));
+    call.kill().unwrap();
+    call.wait().unwrap();
+    std::fs::write(world.dir.path().join("go"), "").unwrap();
+    wait_for("the end of the run", || (count(&world, "run_ended") == 1).then_some(()));
+    assert_eq!(gateway.stop().0, Some(0));
+    assert_eq!(count(&world, "run_started"), count(&world, "run_ended"));
+    assert_eq!(count(&world, "tool_intent_recorded"), 0);
     whole(&world);
 }
 

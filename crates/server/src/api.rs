@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::auth::{Caller, Role};
-use crate::gateway::Gateway;
+use crate::gateway::{CallPlace, Gateway};
 use crate::problem::Problem;
 
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
@@ -277,13 +277,21 @@ async fn make_call(
         let error = "the gateway is stopping; try again";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error));
     }
-    let Some(_place) = gateway.call_place(&caller.principal.id, CALLS_PER_AGENT) else {
+    let Some(place) = gateway.call_place(&caller.principal.id, CALLS_PER_AGENT) else {
         let error = format!("{CALLS_PER_AGENT} calls of this agent are under way already");
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", error));
     };
     let agent = AgentId::new(&caller.principal.id).map_err(|e| Problem::internal(&e))?;
-    let started = gateway.kernel.run_start(agent, call.session, "one call over REST").await;
-    let run = started.map_err(|error| match error {
+    // A task of its own: a client that hangs up while hooks look at the run must not leave a
+    // run that began and never ended.
+    let starting = Arc::clone(&gateway);
+    let started = gateway.calls.spawn(async move {
+        let run = starting.kernel.run_start(agent, call.session, "one call over REST").await?;
+        Ok(EndRun { gateway: starting, run: Arc::new(run), place: Some(place) })
+    });
+    let started = started.await.map_err(|error| Problem::internal(&error))?;
+    // Ends the run also when the client hangs up and this future is dropped.
+    let ending = started.map_err(|error| match error {
         RunError::Stopped(stop) => {
             let error = format!("the run may not begin: {}", stop.message);
             Problem::new(StatusCode::FORBIDDEN, stop.code, error)
@@ -293,8 +301,6 @@ async fn make_call(
         }
         error => Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) },
     })?;
-    // Ends the run also when the client hangs up and this future is dropped.
-    let ending = EndRun { gateway: Arc::clone(&gateway), run: Arc::new(run) };
     let _tracked = gateway.calls.token();
     let governed = tokio::select! {
         governed = gateway.kernel.govern(&ending.run, &call.tool, &call.arguments) => governed,
@@ -311,15 +317,20 @@ async fn make_call(
     }))
 }
 
+/// A run to be ended when this is dropped. The call keeps its place among the agent's until the
+/// end is on record, so that what hooks do about it is bounded too.
 struct EndRun {
     gateway: Arc<Gateway>,
     run: Arc<countersign_kernel::Run>,
+    place: Option<CallPlace>,
 }
 
 impl Drop for EndRun {
     fn drop(&mut self) {
         let (gateway, run) = (Arc::clone(&self.gateway), Arc::clone(&self.run));
+        let place = self.place.take();
         self.gateway.calls.spawn(async move {
+            let _place = place;
             if let Err(error) = gateway.kernel.run_end(&run, "the call ended").await {
                 tracing::error!(%error, run = %run.id(), "the end of a run is not recorded");
             }

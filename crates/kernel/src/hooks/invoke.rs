@@ -18,6 +18,8 @@ pub(super) enum Answer {
     Response(HookResponse),
     Late,
     Broke(String),
+    /// Never invoked: too many wait.
+    Full,
     CalledOff,
 }
 

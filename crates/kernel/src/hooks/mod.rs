@@ -260,7 +260,7 @@ impl HookCoordinator {
                 self.0.writer.write(event(cancelled)).await;
                 Err(HookStop::called_off(spec, &moment.base))
             }
-            Answer::Late | Answer::Broke(_) => {
+            Answer::Late | Answer::Broke(_) | Answer::Full => {
                 tracing::warn!(hook = %spec.hook_id, point = %spec.point, ?answer, "a hook failed");
                 let event = event(failure(spec, invocation, elapsed, &answer));
                 match HookStop::failed(spec, &moment.base, &answer) {
@@ -403,10 +403,13 @@ fn failure(
             elapsed_ms: millis(elapsed),
             failure_policy,
         },
-        Answer::Broke(reason) => HookRecordPayload::Failed {
+        Answer::Broke(_) | Answer::Full => HookRecordPayload::Failed {
             invocation_id,
             failure_policy,
-            redacted_summary: reason.clone(),
+            redacted_summary: match answer {
+                Answer::Broke(reason) => reason.clone(),
+                _ => stop::FULL.to_owned(),
+            },
         },
         Answer::Response(_) | Answer::CalledOff => HookRecordPayload::Cancelled { invocation_id },
     }

@@ -103,7 +103,7 @@ impl HookQueue {
         let event = |payload| Event::new(spec, moment, invocation, now, payload);
         match self.overflow {
             HookOverflowPolicy::FailHookInvocation => {
-                let full = Answer::Broke("its queue is full".to_owned());
+                let full = Answer::Full;
                 let payload = failure(spec, invocation, std::time::Duration::ZERO, &full);
                 match HookStop::failed(spec, &moment.base, &full) {
                     None => writer.write(event(payload)).await,
@@ -210,7 +210,7 @@ async fn work(queue: Arc<HookQueue>, hook: Registered, writer: Writer, clock: Ar
                             HookStop::rejected(spec, &moment.base, class, &reason),
                         )
                     }
-                    Answer::Late | Answer::Broke(_) | Answer::CalledOff => (
+                    Answer::Late | Answer::Broke(_) | Answer::Full | Answer::CalledOff => (
                         vec![failure(spec, invocation, elapsed, &answer)],
                         HookStop::failed(spec, &moment.base, &answer),
                     ),

@@ -14,6 +14,9 @@ use countersign_core::text::visible;
 use crate::hooks::invoke::Answer;
 use crate::render::shorten;
 
+/// Why a hook is not invoked that is behind.
+pub(super) const FULL: &str = "its queue is full";
+
 /// How much is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopScope {
@@ -84,6 +87,7 @@ impl HookStop {
             }
             // Its own words are for the record: they may speak of what no agent should read.
             Answer::Broke(_) => ("hook.failed", "it gave no answer".to_owned()),
+            Answer::Full => ("hook.failed", FULL.to_owned()),
             Answer::Response(_) | Answer::CalledOff => return None,
         };
         Self::by_policy(spec, base, code, why)
