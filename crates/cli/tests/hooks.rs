@@ -640,9 +640,11 @@ fn an_approval_is_taken_back_when_the_hook_after_it_fails() {
     let gateway = world.start();
     let waiting = world.spawn_call("create_directory", &json!({ "path": "made" }));
     let hold = world.held("create_directory");
-    let (_, answer) = approve(&world, &gateway, &hold, &json!({}));
-    let why = "a hook at `after_approval_decision` took the approval back: hook.failed";
-    assert!(answer["error"].as_str().unwrap().contains(why), "{answer}");
+    let (status, answer) = approve(&world, &gateway, &hold, &json!({}));
+    assert_eq!((status, answer["code"].as_str()), (409, Some("overruled")), "{answer}");
+    let why = "the decision was overruled, so the call is denied: hook `h`: it gave no answer";
+    assert_eq!(answer["error"], why);
+    let why = "a hook took the approval back: hook `h`: it gave no answer";
     let answer = finish(waiting);
     assert_eq!(denied(&answer["envelope"]), ("hook.failed", why));
     assert!(!world.root().join("made").exists());

@@ -48,6 +48,8 @@ pub enum Event {
     Recorded,
     /// The outcome could not be made durable.
     RecordFailed,
+    /// The outcome is durable, and so is that it does not count; with a stable code.
+    Overruled(&'static str),
 }
 
 /// What the shell has to do now.
@@ -103,6 +105,13 @@ pub fn step(state: &State, now: u64, event: Event) -> Result<(State, Option<Effe
         }
         (State::Pending { .. }, Event::Recorded | Event::RecordFailed) => {
             Err(Illegal::NotRecording)
+        }
+        (State::Pending { .. } | State::Final(_), Event::Overruled(_)) => {
+            Err(Illegal::NotRecording)
+        }
+        (State::Recording(_), Event::Overruled(code)) => {
+            let denied = ended(HoldStatus::Denied, code);
+            Ok((State::Final(denied.clone()), Some(Effect::Release(denied))))
         }
         (State::Recording(outcome), Event::Recorded) => {
             Ok((State::Final(outcome.clone()), Some(Effect::Release(outcome.clone()))))

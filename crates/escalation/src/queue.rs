@@ -28,7 +28,7 @@ pub trait Recorder: Send + Sync {
     /// Returns once the outcome is durable; only then does anybody learn of it.
     ///
     /// # Errors
-    /// When it could not be recorded. The hold is then denied.
+    /// When it could not be recorded, or does not count. The hold is then denied.
     async fn record(&self, hold: &HeldAction, outcome: &Outcome) -> Result<(), RecordError>;
 }
 
@@ -43,10 +43,21 @@ impl Recorder for NoRecorder {
     }
 }
 
-/// Why an outcome is not durable.
+/// Why an outcome is not released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RecordError(pub String);
+pub enum RecordError {
+    /// It is not durable.
+    #[error("{0}")]
+    Failed(String),
+    /// It is, and so is that it does not count after all.
+    #[error("{reason}")]
+    Overruled {
+        /// A stable code, such as `hook.denied`.
+        code: &'static str,
+        /// Who or what overruled it, and why.
+        reason: String,
+    },
+}
 
 /// Bounds of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,9 +137,17 @@ pub enum ResolveError {
     /// The request does not offer such a decision; the hold is unchanged.
     #[error("{0}")]
     NotAllowed(String),
-    /// The decision does not count, as when it could not be made durable; the hold is denied.
+    /// The decision could not be made durable; the hold is denied.
     #[error("the decision does not count, so the call is denied: {0}")]
     NotRecorded(String),
+    /// The decision is on record, and so is what overruled it; the hold is denied.
+    #[error("the decision was overruled, so the call is denied: {reason}")]
+    Overruled {
+        /// A stable code, such as `hook.denied`.
+        code: &'static str,
+        /// Who or what overruled it, and why.
+        reason: String,
+    },
     /// The queue is being shut down; the hold stays as it is.
     #[error("the gateway is stopping")]
     Closed,
@@ -158,7 +177,7 @@ struct Slot {
     wall_anchor: u64,
     anchor: Instant,
     expires: Instant,
-    failure: Option<String>,
+    failure: Option<RecordError>,
     released: watch::Sender<Option<Outcome>>,
 }
 
@@ -313,7 +332,10 @@ impl EscalationQueue {
             (slot.hold.clone(), slot.failure.clone())
         };
         if let Some(failure) = failure {
-            return Err(ResolveError::NotRecorded(failure));
+            return Err(match failure {
+                RecordError::Failed(why) => ResolveError::NotRecorded(why),
+                RecordError::Overruled { code, reason } => ResolveError::Overruled { code, reason },
+            });
         }
         let resolved = Resolved { hold, outcome };
         match resolved.outcome.status {
@@ -531,10 +553,14 @@ impl Inner {
                     let event = match recorded {
                         Ok(()) => Event::Recorded,
                         Err(error) => {
+                            let event = match &error {
+                                RecordError::Failed(_) => Event::RecordFailed,
+                                RecordError::Overruled { code, .. } => Event::Overruled(code),
+                            };
                             if let Some(slot) = table.slots.get_mut(&id) {
-                                slot.failure = Some(error.to_string());
+                                slot.failure = Some(error);
                             }
-                            Event::RecordFailed
+                            event
                         }
                     };
                     // INVARIANT: only this task leaves the recording state.

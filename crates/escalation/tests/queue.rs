@@ -31,7 +31,7 @@ impl Recorder for Sink {
     async fn record(&self, hold: &HeldAction, outcome: &Outcome) -> Result<(), RecordError> {
         self.gate.acquire().await.unwrap().forget();
         if self.fails.load(Ordering::SeqCst) {
-            return Err(RecordError("no room".into()));
+            return Err(RecordError::Failed("no room".into()));
         }
         self.recorded.lock().unwrap().push((hold.id.to_string(), outcome.status));
         Ok(())

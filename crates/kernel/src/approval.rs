@@ -65,24 +65,29 @@ impl Recorder for BrokerRecorder {
                 if let Ok(decided) = &mut decision {
                     stamp(decided, outcome.at_millis);
                 }
-                Answer::Decided(decision.map_err(|error| RecordError(error.to_string()))?)
+                Answer::Decided(decision.map_err(failed)?)
             }
             (None, HoldStatus::Expired) => unanswered(ApprovalEvent::Deadline),
             (None, HoldStatus::RecoveryRequired) => unanswered(ApprovalEvent::FoundLapsed),
             (None, _) => unanswered(ApprovalEvent::CallOff),
         };
         let settled = self.0.settle_at(&hold.id, answer).await;
-        let settled = settled.map_err(|error| RecordError(error.to_string()))?;
-        // A hook may have taken the approval back.
-        match outcome.status == HoldStatus::Approved && !settled.releases_tool() {
-            true => Err(RecordError(taken_back(&settled.reason_code))),
-            false => Ok(()),
+        match settled.map_err(failed)? {
+            (_, Some(stop)) if outcome.status == HoldStatus::Approved => {
+                Err(RecordError::Overruled { code: stop.code, reason: stop.message })
+            }
+            _ => Ok(()),
         }
     }
 }
 
-fn taken_back(code: &str) -> String {
-    format!("a hook at `after_approval_decision` took the approval back: {code}")
+/// What a hook made of an approval, in words for the agent.
+fn taken_back(why: &str) -> String {
+    format!("a hook took the approval back: {why}")
+}
+
+fn failed(error: SettleError) -> RecordError {
+    RecordError::Failed(error.to_string())
 }
 
 impl ApprovalBroker {
@@ -348,11 +353,15 @@ impl Kernel {
         let question = Question { request, contents: vec![args.clone()], coverable, brake };
         let taken = Mutex::new(Some((place, hold)));
         let seat = Seat { queue: self.queue().clone(), taken, gone: gone.clone() };
-        let asked = self.broker().ask(question, Some(&seat)).await;
+        let asked = self.broker().asked(question, Some(&seat)).await;
         let id = facts.approval.clone();
         let found = id.and_then(|id| seat.queue.find(&id)).and_then(|(_, outcome)| outcome);
         match asked {
-            Ok(outcome) => released(&outcome, found.as_ref(), timeout),
+            Ok((_, Some(stop))) => {
+                let message = taken_back(&stop.message);
+                Err(Box::new(Denial { message, ..*Denial::by_hook(stop) }))
+            }
+            Ok((outcome, None)) => released(&outcome, found.as_ref(), timeout),
             Err(AskError::Stopping) => Err(stopping(&AskError::Stopping.to_string())),
             // The hold is denied when its outcome cannot be recorded.
             Err(AskError::NotRecorded(error)) => match found {
@@ -486,9 +495,6 @@ fn released(
     match (outcome.status, found) {
         (ApprovalTerminalStatus::Cancelled, _) => Err(called_off()),
         (_, Some(found)) if found.code == outcome.reason_code => denial(found, timeout),
-        (ApprovalTerminalStatus::Denied, _) if outcome.decision.is_none() => {
-            Err(Denial::new(&outcome.reason_code, taken_back(&outcome.reason_code)))
-        }
         _ => Err(Denial::new(&outcome.reason_code, format!("denied: {}", outcome.reason_code))),
     }
 }
@@ -506,7 +512,10 @@ fn denial(outcome: &Outcome, timeout: std::time::Duration) -> Result<(), Box<Den
             format!("denied by the deadline: nobody decided within {} s", timeout.as_secs_f64())
         }
         (HoldStatus::Cancelled, None) => "the call was called off".to_owned(),
-        (_, None) => "denied: the decision could not be recorded".to_owned(),
+        (_, None) if outcome.code == "approval.not_recorded" => {
+            "denied: the decision could not be recorded".to_owned()
+        }
+        (_, None) => taken_back(outcome.code),
     };
     let code = outcome.code;
     Err(Box::new(Denial { by, reason, ..*Denial::new(code, message) }))

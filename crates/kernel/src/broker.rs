@@ -168,6 +168,8 @@ struct Open {
 struct State {
     status: ApprovalLifecycleStatus,
     outcome: Option<ApprovalOutcome>,
+    /// The hook that took the approval back.
+    overruled_by: Option<HookStop>,
 }
 
 /// A grant, and how much of it is used.
@@ -248,7 +250,26 @@ impl ApprovalBroker {
         question: Question,
         dispatcher: Option<&dyn ApprovalDispatcher>,
     ) -> Result<ApprovalOutcome, AskError> {
+        self.asked(question, dispatcher).await.map(|(outcome, _)| outcome)
+    }
+
+    /// As [`ask`](Self::ask), with the hook that took an approval back.
+    pub(crate) async fn asked(
+        &self,
+        question: Question,
+        dispatcher: Option<&dyn ApprovalDispatcher>,
+    ) -> Result<(ApprovalOutcome, Option<HookStop>), AskError> {
         let open = self.open(question).await?;
+        let outcome = self.put(&open, dispatcher).await?;
+        let overruled_by = open.state.lock().await.overruled_by.clone();
+        Ok((outcome, overruled_by))
+    }
+
+    async fn put(
+        &self,
+        open: &Open,
+        dispatcher: Option<&dyn ApprovalDispatcher>,
+    ) -> Result<ApprovalOutcome, AskError> {
         let id = open.request.approval_request_id.clone();
         let unanswered = |event, code: &str| Answer::Unanswered(event, code.to_owned());
         let Some(dispatcher) = dispatcher else {
@@ -284,10 +305,6 @@ impl ApprovalBroker {
                 return Err(AskError::Stopping);
             }
             Err(DispatchError::NotRecorded(error)) => {
-                // What a hook took back is recorded, as an ending of its own.
-                if let Some(outcome) = open.state.lock().await.outcome.clone() {
-                    return Ok(outcome);
-                }
                 lock(&self.0.open).remove(&id);
                 return Err(AskError::NotRecorded(error));
             }
@@ -308,8 +325,8 @@ impl ApprovalBroker {
         answer: Answer,
     ) -> Result<ApprovalOutcome, AskError> {
         let open = self.find(id);
-        match self.settle(id, answer).await {
-            Ok(outcome) => Ok(outcome),
+        match self.settle_at(id, answer).await {
+            Ok((outcome, _)) => Ok(outcome),
             // Somebody was faster; theirs is the ending.
             Err(SettleError::Ended(_) | SettleError::Unknown(_)) => {
                 let outcome = match open {
@@ -343,7 +360,7 @@ impl ApprovalBroker {
     ) -> Arc<Open> {
         let id = request.approval_request_id.clone();
         let status = ApprovalLifecycleStatus::DispatchIntentRecorded;
-        let state = tokio::sync::Mutex::new(State { status, outcome: None });
+        let state = tokio::sync::Mutex::new(State { status, outcome: None, overruled_by: None });
         let open = Arc::new(Open { request, coverable, brake, state });
         lock(&self.0.open).insert(id, Arc::clone(&open));
         open
@@ -406,15 +423,16 @@ impl ApprovalBroker {
         if let Answer::Decided(decision) = &mut answer {
             stamp(decision, self.now());
         }
-        self.settle_at(id, answer).await
+        self.settle_at(id, answer).await.map(|(outcome, _)| outcome)
     }
 
-    /// As [`settle`](Self::settle), with the time of a decision as it stands in the answer.
+    /// As [`settle`](Self::settle), with the time of a decision as it stands in the answer, and
+    /// with the hook that took an approval back.
     pub(crate) async fn settle_at(
         &self,
         id: &ApprovalRequestId,
         answer: Answer,
-    ) -> Result<ApprovalOutcome, SettleError> {
+    ) -> Result<(ApprovalOutcome, Option<HookStop>), SettleError> {
         // INVARIANT: whoever settles may go away at any time, as a dispatcher does at the
         // deadline; the record and what it means stay together.
         let (broker, id) = (self.clone(), id.clone());
@@ -426,7 +444,7 @@ impl ApprovalBroker {
         &self,
         id: &ApprovalRequestId,
         answer: Answer,
-    ) -> Result<ApprovalOutcome, SettleError> {
+    ) -> Result<(ApprovalOutcome, Option<HookStop>), SettleError> {
         let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
         let mut state = open.state.lock().await;
         let (request, now) = (&*open.request, self.now());
@@ -450,6 +468,7 @@ impl ApprovalBroker {
                 self.taken_back(&open, &stop).await;
                 outcome =
                     ApprovalOutcome::unanswered(request, ApprovalTerminalStatus::Denied, stop.code);
+                state.overruled_by = Some(stop);
             }
             // What releases nothing stays as it was given.
             Err(_) | Ok(()) => {
@@ -470,7 +489,7 @@ impl ApprovalBroker {
         }
         state.outcome = Some(outcome.clone());
         lock(&self.0.open).remove(id);
-        Ok(outcome)
+        Ok((outcome, state.overruled_by.clone()))
     }
 
     async fn after_decision(&self, open: &Open, outcome: &ApprovalOutcome) -> Result<(), HookStop> {
@@ -589,7 +608,7 @@ impl ApprovalBroker {
     ) -> bool {
         let Ok(outcome) = ApprovalOutcome::decided(request, decision) else { return false };
         let (status, brake) = (outcome.status.into(), Brake::default());
-        let state = tokio::sync::Mutex::new(State { status, outcome: None });
+        let state = tokio::sync::Mutex::new(State { status, outcome: None, overruled_by: None });
         let open = Open { request: Arc::clone(request), coverable: None, brake, state };
         match self.after_decision(&open, &outcome).await {
             Ok(()) => true,

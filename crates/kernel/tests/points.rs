@@ -445,8 +445,12 @@ async fn a_failing_hook_takes_an_approval_back_also_after_a_restart() {
             true => w.grant(terms).await.map(drop),
             false => w.decide(DecisionKind::Approve, "ada").await.map(drop),
         };
-        assert!(matches!(error, Err(ResolveError::NotRecorded(_))), "{error:?}");
-        assert_eq!(call.await.unwrap().denial.unwrap().code, "hook.failed");
+        assert!(
+            matches!(error, Err(ResolveError::Overruled { code: "hook.failed", .. })),
+            "{error:?}"
+        );
+        let denial = call.await.unwrap().denial.unwrap();
+        assert_eq!((denial.code.as_str(), denial.hook.unwrap().as_str()), ("hook.failed", "h"));
         assert_eq!((w.ran(), w.kernel.broker().grants()), (0, Vec::new()));
         assert!(w.story().await.contains(&"approval_revoked".to_owned()));
         let denial = w.call("look", json!({"file": "a"})).await.denial.unwrap();
@@ -485,10 +489,11 @@ async fn a_failing_hook_takes_back_an_approval_of_a_hold_from_before_a_restart()
     let w = start(journal, clock, Setup { seed: 2, ..hooked(vec![broken]) }).await;
     assert_eq!(w.found.reopened, 1);
     let error = w.decide(DecisionKind::Approve, "ada").await;
-    assert!(matches!(error, Err(ResolveError::NotRecorded(_))), "{error:?}");
+    assert!(matches!(error, Err(ResolveError::Overruled { code: "hook.failed", .. })), "{error:?}");
+    let denial = w.call("write", json!({"file": "a"})).await.denial.unwrap();
     assert_eq!(
-        w.call("write", json!({"file": "a"})).await.denial.unwrap().code,
-        "approval.not_recorded"
+        (denial.code.as_str(), denial.message.as_str()),
+        ("hook.failed", "a hook took the approval back: hook.failed")
     );
     assert_eq!(w.ran(), 0);
 }

@@ -223,6 +223,9 @@ async fn unresolved(gateway: &Arc<Gateway>, caller: &Caller, error: ResolveError
         ResolveError::NotRecorded(_) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_recorded", text)
         }
+        ResolveError::Overruled { code, .. } => {
+            Problem::new(StatusCode::CONFLICT, "overruled", text).with(json!({ "by": code }))
+        }
         ResolveError::Closed => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", text),
     }
 }
