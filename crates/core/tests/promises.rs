@@ -96,7 +96,7 @@ fn an_answer_that_is_not_offered_does_not_count() {
 }
 
 #[test]
-fn a_persons_denial_has_the_person_and_the_reason_as_given() {
+fn a_denial_keeps_person_and_reason_through_its_record() {
     let denial = ApprovalDecision::Denied {
         reason_code: "deploys.frozen".to_owned(),
         actor_ref: Some(source(SourceKind::User, "ada")),
@@ -162,7 +162,7 @@ fn the_announcement_of_asking_is_the_peers_byte_for_byte() {
 }
 
 #[test]
-fn an_accepted_answer_is_one_batch_of_three() {
+fn an_accepted_answer_is_planned_as_three_records() {
     let plan = HookMutationJournalPlan::accepted(
         1,
         &hook_base(),
@@ -241,7 +241,7 @@ fn a_rejected_answer_is_one_record() {
 }
 
 #[test]
-fn every_end_of_an_invocation_has_a_record() {
+fn every_end_of_an_invocation_has_a_form() {
     let spec = hook("a");
     let invocation_id = || "hook.invocation.1".to_owned();
     let failure_policy = || spec.failure.record_word().to_owned();
