@@ -40,6 +40,8 @@ required = true
 exec = ["echo", "{word}"]
 [output]
 format = "text"
+[output.schema]
+type = "object"
 "#;
 
 /// The hook: the closure, and what it is registered as.
@@ -75,8 +77,10 @@ fn budget() -> Result<Hook, Box<dyn Error>> {
 
 /// What runs plans. This one runs nothing: it gives back the last word of the command.
 fn echo(run: &ToolRun) -> (ExecutionStatus, Vec<u8>) {
-    let Plan::Command(plan) = &run.plan;
-    let word = plan.argv.last().map_or("", String::as_str);
+    let word = match &run.plan {
+        Plan::Command(plan) => plan.argv.last().map_or("", String::as_str),
+        _ => "",
+    };
     (ExecutionStatus::Exited(0), format!("{word}\n").into_bytes())
 }
 
@@ -96,6 +100,7 @@ async fn governed(words: &[&str]) -> Result<(Vec<Envelope>, Vec<JournalRecord>),
         policy: Policy::default(),
         limits: countersign_escalation::Limits::default(),
         hooks: vec![budget()?],
+        notifiers: Vec::new(),
         version: "closure example".to_owned(),
     })
     .await?;

@@ -2,7 +2,7 @@
 //! developer's machine and on the build server.
 
 use crate::{
-    Outcome, contract, e2e, fixtures, layers, package, process, terminal, tidy, workspace,
+    Outcome, contract, e2e, fixtures, layers, package, process, soak, terminal, tidy, workspace,
 };
 use clap::ValueEnum;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ enum Step {
     Package,
     /// The built program against real clients
     E2e,
+    /// The built program, killed again and again under load
+    Soak,
 }
 
 enum Result {
@@ -133,6 +135,7 @@ impl Step {
             ),
             Self::Package => package::run(),
             Self::E2e => e2e::run(&e2e::Options::default()),
+            Self::Soak => soak::run(&soak::Options::short()),
         }
     }
 }

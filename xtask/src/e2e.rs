@@ -5,7 +5,7 @@
 use crate::{Outcome, process, workspace};
 use std::path::{Path, PathBuf};
 
-const PYTHON_PACKAGE: &str = "mcp==2.3.0";
+const PYTHON_PACKAGES: &[&str] = &["cryptography==48.0.0", "mcp==2.3.0"];
 /// What `tests/e2e/package.json` must install.
 const NODE_PACKAGES: &[(&str, &str)] =
     &[("@modelcontextprotocol/sdk", "1.32.2"), ("playwright-core", "1.65.1")];
@@ -163,12 +163,14 @@ fn numbers(version: &str) -> Vec<u32> {
     version.trim_start_matches('v').split('.').map_while(|part| part.parse().ok()).collect()
 }
 
-/// The Python of a virtual environment that has the MCP package.
+/// The Python of a virtual environment that has the MCP package, and the one for Ed25519 that
+/// `examples/verify.py` needs.
 fn prepare_python(folder: &Path, system: &Path) -> Outcome<PathBuf> {
     let home = folder.join("python");
     let python = home.join("bin/python");
     let version = ask(system, &["-c", "import sys; print(sys.executable, sys.version)"])?;
-    let stamp = Stamp::new(folder, "python", format!("{PYTHON_PACKAGE}\n{version}\n"));
+    let packages = PYTHON_PACKAGES.join(" ");
+    let stamp = Stamp::new(folder, "python", format!("{packages}\n{version}\n"));
     if python.is_file() && stamp.is_current() {
         return Ok(python);
     }
@@ -179,12 +181,10 @@ fn prepare_python(folder: &Path, system: &Path) -> Outcome<PathBuf> {
     process::run(
         process::command(&python)
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .arg(PYTHON_PACKAGE),
+            .args(PYTHON_PACKAGES),
     )
     .map_err(|error| {
-        format!(
-            "cannot install {PYTHON_PACKAGE} with pip; is the package index reachable?\n  {error}"
-        )
+        format!("cannot install {packages} with pip; is the package index reachable?\n  {error}")
     })?;
     stamp.write()?;
     Ok(python)

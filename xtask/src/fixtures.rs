@@ -1,6 +1,6 @@
 //! Writes the generated files below `fixtures/`, or compares them byte for byte.
 
-use crate::{Outcome, cases, diff, layers, terminal, workspace};
+use crate::{Outcome, attacks, audit, cases, diff, layers, terminal, workspace};
 use countersign_audit::checkpoint::Checkpoint;
 use countersign_audit::key::{LogKey, Signer as _};
 use countersign_audit::receipt::Receipt;
@@ -19,6 +19,13 @@ type Generator = fn() -> Outcome<Vec<u8>>;
 fn generators() -> Vec<(&'static str, Generator)> {
     vec![
         ("arrows.txt", layers::arrows),
+        ("audit/attacks/v1/bundles.ndjson", attacks::bundles),
+        ("audit/attacks/v1/critics.ndjson", attacks::critics),
+        ("audit/attacks/v1/receipts.ndjson", attacks::receipts),
+        ("audit/attacks/v1/rules.ndjson", attacks::told),
+        ("audit/critic/v1/countersign-1.anchor.json", audit::critic_anchor),
+        ("audit/critic/v1/countersign-1.json", audit::critic_chain),
+        ("audit/critic/v1/critic.pub", audit::critic_key),
         ("audit/v1/checkpoint.txt", audit_checkpoint),
         ("audit/v1/log.pub", audit_key),
         ("audit/v1/receipt.json", audit_receipt),
@@ -73,6 +80,8 @@ fn audit_receipt() -> Outcome<Vec<u8>> {
 /// Files below `fixtures/` that are kept by hand: a path, or a folder when it ends in `/`.
 const STATIC: &[&str] = &[
     "README.md",
+    // A chain that symbi-runtime 1.7.0 wrote, and its key; read by crates/audit/tests/critic.rs.
+    "audit/critic/v1/symbi-runtime-1.7.0.json",
     // What another program wrote, read by crates/core/tests/peer_json.rs.
     "records/v1/",
     // The tables of the contract, from which its cases are made; read by xtask/src/cases.rs and
@@ -90,9 +99,19 @@ const STATIC: &[&str] = &[
     "hooks/v1/peer.ndjson",
     "journal/v1/peer.ndjson",
     "approvals/v1/edges.ndjson",
+    // Forms that came later: calls that take several people.
+    "approvals/v2/quorum.ndjson",
+    "holds/v2/quorum.ndjson",
+    "journal/v2/holds.ndjson",
     "holds/v1/edges.ndjson",
+    "holds/v2/edges.ndjson",
     "hooks/v1/edges.ndjson",
     "journal/v1/edges.ndjson",
+    // Forms of a plan that came later; read by crates/core/tests/cases.rs.
+    "effects/v2/edges.ndjson",
+    // Manifests and values with their verdicts, and vectors that other implementations of the
+    // format share; read by crates/manifest/tests/corpus.rs.
+    "manifest/",
 ];
 
 /// Folders below `fixtures/` whose files another command writes, compares and clears of strays.

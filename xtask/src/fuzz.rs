@@ -1,4 +1,5 @@
-//! Runs the property tests of the contract with many cases, built as a release is.
+//! Runs the property tests of the contract, of manifests, and of what reads signed logs, with many
+//! cases, built as a release is.
 
 use crate::{Outcome, process, terminal};
 use std::time::Instant;
@@ -12,23 +13,29 @@ pub(crate) struct Options {
     name: Option<String>,
 }
 
-const TEST: [&str; 4] = ["--package", "countersign-core", "--test", "properties"];
+/// Packages with a test `properties`.
+const PACKAGES: [&str; 3] = ["countersign-core", "countersign-manifest", "countersign-audit"];
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    let test = || {
+    let test = |package: &str| {
         let mut command = process::cargo();
-        command.args(["test", "--release", "--quiet", "--locked"]).args(TEST);
-        command.arg("--").args(&options.name);
+        command.args(["test", "--release", "--quiet", "--locked", "--package", package]);
+        command.args(["--test", "properties", "--"]).args(&options.name);
         command
     };
-    let listed = test().arg("--list").output()?;
-    let listed = String::from_utf8_lossy(&listed.stdout);
-    let properties = listed.lines().filter(|line| line.ends_with(": test")).count();
+    let mut properties = 0;
+    for package in PACKAGES {
+        let listed = test(package).arg("--list").output()?;
+        let listed = String::from_utf8_lossy(&listed.stdout);
+        properties += listed.lines().filter(|line| line.ends_with(": test")).count();
+    }
     if properties == 0 {
         return Err("no property has that in its name, or the tests do not compile".into());
     }
     let started = Instant::now();
-    process::run(test().env("PROPTEST_CASES", options.cases.to_string()))?;
+    for package in PACKAGES {
+        process::run(test(package).env("PROPTEST_CASES", options.cases.to_string()))?;
+    }
     let count = u64::from(options.cases) * u64::try_from(properties)?;
     println!(
         "fuzz: {count} cases of {properties} properties passed in {}",

@@ -8,6 +8,8 @@
     reason = "a private command-line tool: printing is its work"
 )]
 
+mod attacks;
+mod audit;
 mod bench;
 mod cases;
 mod ci;
@@ -20,6 +22,7 @@ mod layers;
 mod markdown;
 mod package;
 mod process;
+mod soak;
 mod terminal;
 mod tidy;
 mod workspace;
@@ -65,10 +68,13 @@ enum Command {
     Package,
     /// Measure, optimised, with the physical limit beside each figure
     Bench(bench::Options),
-    /// Try the contract's properties with many cases, optimised
+    /// Try the properties of the contract, manifests and signed logs with many cases, optimised
     Fuzz(fuzz::Options),
     /// Prepare Python, Node and Chromium below target/e2e, and run the end-to-end tests
     E2e(e2e::Options),
+    /// Let many agents and approvers at the real program, kill it again and again, and hold the
+    /// journal against what must be true of it
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +92,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::E2e(options) => e2e::run(&options),
+        Command::Soak(options) => soak::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,5 @@
-//! Log keys: Ed25519, named and numbered as in C2SP signed notes.
+//! Log keys: Ed25519, named and numbered as in C2SP signed notes. Keys of witnesses, as in C2SP
+//! `tlog-cosignature`.
 
 use std::fmt;
 
@@ -9,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 const ED25519: u8 = 0x01;
+const COSIGNATURE: u8 = 0x04;
 
 /// Why a text is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,8 +21,9 @@ pub enum KeyError {
     /// The text does not have the parts of a key.
     #[error("not a key of the form {0}")]
     Form(&'static str),
-    /// The key is of a type other than Ed25519 (1).
-    #[error("the key has type {0}, only Ed25519 (1) is known")]
+    /// The key is of another type than is needed: Ed25519 (1) for logs, cosignatures (4) for
+    /// witnesses.
+    #[error("the key has type {0}; a log's has 1, a witness's has 4")]
     Type(u8),
     /// The number in the text is not the number of the key.
     #[error("the key id does not belong to this name and key")]
@@ -30,15 +33,15 @@ pub enum KeyError {
     Point,
 }
 
-/// The public half of a log key. Text form: `<name>+<id, 8 hex>+<base64(0x01 ‖ key)>`.
+/// A name, a number and a key; `kind` says what its signatures are of.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey {
+struct Named<const KIND: u8> {
     name: String,
     id: [u8; 4],
     key: VerifyingKey,
 }
 
-impl PublicKey {
+impl<const KIND: u8> Named<KIND> {
     fn new(name: &str, key: VerifyingKey) -> Result<Self, KeyError> {
         if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
         {
@@ -49,7 +52,7 @@ impl PublicKey {
         }
         let hash = Sha256::new()
             .chain_update(name)
-            .chain_update([b'\n', ED25519])
+            .chain_update([b'\n', KIND])
             .chain_update(key.as_bytes())
             .finalize();
         let mut id = [0; 4];
@@ -57,11 +60,7 @@ impl PublicKey {
         Ok(Self { name: name.to_owned(), id, key })
     }
 
-    /// Reads the text form.
-    ///
-    /// # Errors
-    /// When the text has another form, or its parts do not belong together.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
+    fn parse(text: &str) -> Result<Self, KeyError> {
         const FORM: &str = "<name>+<id>+<base64 key>";
         let mut parts = text.trim_end().splitn(3, '+');
         let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
@@ -69,12 +68,15 @@ impl PublicKey {
         };
         let bytes = STANDARD.decode(key).map_err(|_| KeyError::Form(FORM))?;
         let key = match bytes.split_first() {
-            Some((&ED25519, key)) => key,
+            Some((&kind, key)) if kind == KIND => key,
             Some((&other, _)) => return Err(KeyError::Type(other)),
             None => return Err(KeyError::Form(FORM)),
         };
-        let key = key.try_into().map_err(|_| KeyError::Form(FORM))?;
-        let key = VerifyingKey::from_bytes(key).map_err(|_| KeyError::Point)?;
+        let bytes = key.try_into().map_err(|_| KeyError::Form(FORM))?;
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Point)?;
+        if key.to_edwards().compress().as_bytes() != bytes {
+            return Err(KeyError::Point);
+        }
         let public = Self::new(name, key)?;
         if public.id_hex() != id {
             return Err(KeyError::Id);
@@ -82,39 +84,109 @@ impl PublicKey {
         Ok(public)
     }
 
+    fn id_hex(&self) -> String {
+        hex::encode(self.id)
+    }
+
+    fn verify(&self, text: &[u8], signature: &[u8; 64]) -> bool {
+        self.key.verify_strict(text, &Signature::from_bytes(signature)).is_ok()
+    }
+}
+
+impl<const KIND: u8> fmt::Display for Named<KIND> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = [&[KIND], self.key.as_bytes().as_slice()].concat();
+        write!(f, "{}+{}+{}", self.name, self.id_hex(), STANDARD.encode(bytes))
+    }
+}
+
+/// The public half of a log key. Text form: `<name>+<id, 8 hex>+<base64(0x01 ‖ key)>`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKey(Named<ED25519>);
+
+impl PublicKey {
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// When the text has another form, or its parts do not belong together.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        Named::parse(text).map(Self)
+    }
+
     /// The name; also the first line of this log's checkpoints.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// The first four bytes of `SHA-256(name ‖ 0x0A ‖ 0x01 ‖ key)`.
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
-        self.id
-    }
-
-    fn id_hex(&self) -> String {
-        self.id.iter().map(|b| format!("{b:02x}")).collect()
+        self.0.id
     }
 
     /// Checks a signature strictly: one message and key have one valid encoding, and keys of
     /// small order verify nothing.
     #[must_use]
     pub fn verify(&self, text: &[u8], signature: &[u8; 64]) -> bool {
-        self.key.verify_strict(text, &Signature::from_bytes(signature)).is_ok()
+        self.0.verify(text, signature)
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = vec![ED25519];
-        bytes.extend_from_slice(self.key.as_bytes());
-        write!(f, "{}+{}+{}", self.name, self.id_hex(), STANDARD.encode(bytes))
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
 impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The key of a witness: somebody else, who signs checkpoints of logs that only ever grow. Text
+/// form: `<name>+<id, 8 hex>+<base64(0x04 ‖ key)>`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WitnessKey(Named<COSIGNATURE>);
+
+impl WitnessKey {
+    /// Reads the text form.
+    ///
+    /// # Errors
+    /// When the text has another form, or its parts do not belong together.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        Named::parse(text).map(Self)
+    }
+
+    /// The witness's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The first four bytes of `SHA-256(name ‖ 0x0A ‖ 0x04 ‖ key)`.
+    #[must_use]
+    pub fn id(&self) -> [u8; 4] {
+        self.0.id
+    }
+
+    /// Checks a cosignature, 8 bytes of time and 64 of signature, and returns the time.
+    pub(crate) fn verify(&self, text: &str, bytes: &[u8]) -> Option<u64> {
+        let (time, signature) = bytes.split_first_chunk::<8>()?;
+        let (time, signature) = (u64::from_be_bytes(*time), signature.try_into().ok()?);
+        let message = format!("cosignature/v1\ntime {time}\n{text}");
+        self.0.verify(message.as_bytes(), signature).then_some(time)
+    }
+}
+
+impl fmt::Display for WitnessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for WitnessKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -130,6 +202,11 @@ pub trait Signer: Send + Sync {
     /// # Errors
     /// When the key cannot be used now. Nothing is recorded without a signature.
     fn sign(&self, text: &[u8]) -> Result<[u8; 64], SignError>;
+
+    /// Who signs beside this one: the new key, while a log changes keys.
+    fn also(&self) -> Option<&dyn Signer> {
+        None
+    }
 }
 
 /// Why nothing was signed.
@@ -153,7 +230,7 @@ impl LogKey {
     /// When the name cannot stand in a note.
     pub fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
         let key = SigningKey::from_bytes(seed);
-        let public = PublicKey::new(name, key.verifying_key())?;
+        let public = PublicKey(Named::new(name, key.verifying_key())?);
         Ok(Self { key, public })
     }
 
@@ -177,7 +254,7 @@ impl LogKey {
         };
         let seed = Zeroizing::new(seed.try_into().map_err(|_| KeyError::Form(FORM))?);
         let key = Self::from_seed(name, &seed)?;
-        if key.public.id_hex() != id {
+        if key.public.0.id_hex() != id {
             return Err(KeyError::Id);
         }
         Ok(key)
@@ -191,8 +268,8 @@ impl LogKey {
         let seed = Zeroizing::new(STANDARD.encode(bytes.as_ref()));
         Zeroizing::new(format!(
             "PRIVATE+KEY+{}+{}+{}\n",
-            self.public.name,
-            self.public.id_hex(),
+            self.public.0.name,
+            self.public.0.id_hex(),
             seed.as_str()
         ))
     }
@@ -205,6 +282,30 @@ impl Signer for LogKey {
 
     fn sign(&self, text: &[u8]) -> Result<[u8; 64], SignError> {
         Ok(self.key.sign(text).to_bytes())
+    }
+}
+
+/// Two keys of one log, while the older hands over to the newer: checkpoints carry both
+/// signatures, the older first.
+#[derive(Debug)]
+pub struct Handover {
+    /// The key that readers have pinned.
+    pub old: LogKey,
+    /// The key that follows. Its name is the same: the log's.
+    pub new: LogKey,
+}
+
+impl Signer for Handover {
+    fn public(&self) -> &PublicKey {
+        self.old.public()
+    }
+
+    fn sign(&self, text: &[u8]) -> Result<[u8; 64], SignError> {
+        self.old.sign(text)
+    }
+
+    fn also(&self) -> Option<&dyn Signer> {
+        Some(&self.new)
     }
 }
 

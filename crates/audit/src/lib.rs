@@ -1,5 +1,6 @@
 //! A log of records that anyone with the public key can check: the Merkle tree over it, its
-//! signed checkpoints, receipts, and the offline verifier. Knows neither where records are
+//! signed checkpoints, proofs, tiles, receipts and bundles, and the offline verifier of the bytes
+//! and of what they say. Beside it, chains of critics' verdicts. Knows neither where records are
 //! stored nor who is asking.
 //!
 //! Hashing is RFC 6962, checkpoints are C2SP `tlog-checkpoint` signed notes, so the tools of
@@ -8,7 +9,10 @@
 //! checkpoints that were published, or cosigned by a witness, can.
 
 pub mod checkpoint;
+pub mod critic;
 pub mod key;
 pub mod receipt;
+mod strict;
+pub mod tiles;
 pub mod tree;
 pub mod verify;

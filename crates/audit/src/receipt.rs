@@ -2,14 +2,17 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use countersign_core::journal::JournalRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::key::PublicKey;
+use crate::strict;
 use crate::tree::{Hash, leaf_hash, verify_inclusion};
 
 /// A record, its place in the log, and why the log's checkpoint covers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Receipt {
     /// 1.
     pub receipt_version: u32,
@@ -43,6 +46,31 @@ pub enum ReceiptError {
         /// Records under the checkpoint.
         size: u64,
     },
+    /// The record is no journal record.
+    #[error("the record cannot be read: {0}")]
+    Unreadable(String),
+    /// The record says that it stands elsewhere.
+    #[error("record {seq} says that it is record {found}")]
+    Misfiled {
+        /// Where the receipt says the record stands.
+        seq: u64,
+        /// What the record says.
+        found: u64,
+    },
+}
+
+impl ReceiptError {
+    /// A stable word for the rule that is broken.
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::Version(_) => "version",
+            Self::Checkpoint(_) => "checkpoint_invalid",
+            Self::Hash(_) | Self::NotIncluded { .. } => "not_included",
+            Self::Unreadable(_) => "record_unreadable",
+            Self::Misfiled { .. } => "record_misfiled",
+        }
+    }
 }
 
 impl Receipt {
@@ -51,6 +79,15 @@ impl Receipt {
     pub fn new(seq: u64, record: String, proof: &[Hash], checkpoint: String) -> Self {
         let inclusion_proof = proof.iter().map(|hash| STANDARD.encode(hash)).collect();
         Self { receipt_version: 1, seq, record, inclusion_proof, checkpoint }
+    }
+
+    /// Reads a receipt. Nothing in it may be believed before it is verified.
+    ///
+    /// # Errors
+    /// When the text is no receipt, or has a field twice or one that is not known: nothing covers
+    /// it.
+    pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        Self::deserialize(strict::parse(text)?)
     }
 
     /// Checks the receipt with the log's public key alone.
@@ -77,4 +114,24 @@ impl Receipt {
             Err(ReceiptError::NotIncluded { seq: self.seq, size: checkpoint.size })
         }
     }
+}
+
+impl Receipt {
+    /// Checks the receipt, and that the journal record in it says of itself that it stands where
+    /// the receipt says.
+    ///
+    /// # Errors
+    /// When anything in it does not fit. No part may be trusted then.
+    pub fn verify_record(&self, key: &PublicKey) -> Result<Checkpoint, ReceiptError> {
+        let checkpoint = self.verify(key)?;
+        let record: JournalRecord = countersign_core::json::read(self.record.as_bytes())
+            .map_err(|error| ReceiptError::Unreadable(error.to_string()))?;
+        let (seq, found) = (self.seq, record.journal_seq);
+        if seq == found { Ok(checkpoint) } else { Err(ReceiptError::Misfiled { seq, found }) }
+    }
+}
+
+/// A hash as it stands in receipts and checkpoints.
+pub(crate) fn base64(hash: &Hash) -> String {
+    STANDARD.encode(hash)
 }

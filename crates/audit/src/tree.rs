@@ -153,6 +153,98 @@ pub fn verify_inclusion(index: u64, size: u64, leaf: Hash, path: &[Hash], root: 
     last == 0 && hash == *root
 }
 
+/// The hashes that show that the tree over the first `old` leaves is the beginning of the one over
+/// the first `new` (RFC 6962 §2.1.2). `None` when `old` is the larger; nothing is needed for an
+/// empty tree or an equal one.
+///
+/// # Errors
+/// Whatever `node` returns for a place it does not have; only complete subtrees are asked for.
+pub fn consistency_proof<E>(
+    old: u64,
+    new: u64,
+    mut node: impl FnMut(Place) -> Result<Hash, E>,
+) -> Result<Option<Vec<Hash>>, E> {
+    if old > new {
+        return Ok(None);
+    }
+    let mut path = Vec::new();
+    if old == 0 || old == new {
+        return Ok(Some(path));
+    }
+    let (mut from, mut to) = (0, new);
+    while old != to {
+        let middle = from + split(to - from);
+        if old <= middle {
+            path.push(range_root(middle, to, &mut node)?);
+            to = middle;
+        } else {
+            path.push(range_root(from, middle, &mut node)?);
+            from = middle;
+        }
+    }
+    // A subtree that is the whole old tree is known by its root.
+    if from > 0 {
+        path.push(range_root(from, to, &mut node)?);
+    }
+    path.reverse();
+    Ok(Some(path))
+}
+
+/// Whether the path shows that the tree with `old_root` is the beginning of the one with
+/// `new_root`.
+#[must_use]
+pub fn verify_consistency(
+    (old, old_root): (u64, &Hash),
+    (new, new_root): (u64, &Hash),
+    path: &[Hash],
+) -> bool {
+    if old == new {
+        return path.is_empty() && old_root == new_root;
+    }
+    if old == 0 {
+        return path.is_empty() && *old_root == empty_root();
+    }
+    if old > new {
+        return false;
+    }
+    // RFC 9162 §2.1.4.2.
+    let mut steps = path.iter();
+    let first = if old.is_power_of_two() { Some(old_root) } else { steps.next() };
+    let Some(first) = first else { return false };
+    let (mut at, mut last) = (old - 1, new - 1);
+    while at & 1 == 1 {
+        at >>= 1;
+        last >>= 1;
+    }
+    let (mut old_hash, mut new_hash) = (*first, *first);
+    for step in steps {
+        if last == 0 {
+            return false;
+        }
+        if at & 1 == 1 || at == last {
+            old_hash = node_hash(step, &old_hash);
+            new_hash = node_hash(step, &new_hash);
+            while at & 1 == 0 && at != 0 {
+                at >>= 1;
+                last >>= 1;
+            }
+        } else {
+            new_hash = node_hash(&new_hash, step);
+        }
+        at >>= 1;
+        last >>= 1;
+    }
+    last == 0 && old_hash == *old_root && new_hash == *new_root
+}
+
+/// The root over the first `size` leaves, from complete subtrees.
+///
+/// # Errors
+/// Whatever `node` returns for a place it does not have.
+pub fn root<E>(size: u64, mut node: impl FnMut(Place) -> Result<Hash, E>) -> Result<Hash, E> {
+    if size == 0 { Ok(empty_root()) } else { range_root(0, size, &mut node) }
+}
+
 /// The largest power of two below `n`, for `n` ≥ 2.
 fn split(n: u64) -> u64 {
     1 << (63 - (n - 1).leading_zeros())

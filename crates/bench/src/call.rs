@@ -45,6 +45,8 @@ type = "boolean"
 exec = ["true", "--name={name}", "--number={number}", "--kind={kind}", "--flag={flag}", "{path}"]
 [output]
 format = "text"
+[output.schema]
+type = "object"
 "#;
 
 struct Now;
@@ -155,6 +157,7 @@ async fn kernel(dir: &Path) -> (Kernel, Arc<SqliteJournal>) {
         policy: Policy::default(),
         limits: Limits::default(),
         hooks: Vec::new(),
+        notifiers: Vec::new(),
         version: "bench".into(),
     })
     .await

@@ -20,7 +20,8 @@ pub(crate) fn run(runs: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (mut supervised, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        let plan = Plan::Command(CommandPlan { argv: vec!["/bin/true".into()], paths: Vec::new() });
+        let plan =
+            Plan::Command(CommandPlan { argv: vec!["/bin/true".into()], ..CommandPlan::default() });
         let begin = Instant::now();
         let run = executor.run(ToolRun { plan, limits: RunLimits::default() });
         let ended = runtime.block_on(run);

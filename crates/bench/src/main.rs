@@ -3,11 +3,14 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod audit;
 mod call;
 mod core;
 mod disk;
 mod exec;
+mod holds;
 mod hooks;
+mod manifest;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,16 +26,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// Verifying a log, and receipts, beside hashes alone and a signature for each record
+    Audit(audit::Options),
     /// Governed calls, beside group commits of the same bytes with bare fdatasync
     Call(Options),
     /// Reading and writing records, beside an untyped tree, a hash and a copy of the same bytes
     Core(core::Options),
+    /// Held calls: round trips, filling and draining, memory, listing, with and without a journal
+    Holds(holds::Options),
     /// Starting a process with all guarantees, beside starting it bare
     Exec {
         /// How many of each
         #[arg(long, default_value_t = 500)]
         runs: usize,
     },
+    /// Loading manifests and planning calls, beside reading the same bytes as bare TOML
+    Manifest(manifest::Options),
 }
 
 #[derive(clap::Args)]
@@ -93,9 +102,12 @@ fn main() -> ExitCode {
         return countersign_exec::supervise::main(arguments);
     }
     match Cli::parse().what {
+        What::Audit(options) => audit::run(&options),
         What::Call(options) => call::run(&options),
         What::Core(options) => core::run(&options),
+        What::Holds(options) => holds::run(&options),
         What::Exec { runs } => exec::run(runs),
+        What::Manifest(options) => manifest::run(&options),
     }
     ExitCode::SUCCESS
 }

@@ -1,8 +1,12 @@
 //! The command line.
 
+mod audit;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use audit::*;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -127,6 +131,47 @@ pub(crate) enum Approvals {
     Approve(Approve),
     /// Refuse a held call
     Deny(Decide),
+    /// Tell others that you are looking at a held call; it keeps nobody from deciding
+    Claim {
+        /// Its id, or the beginning of it
+        id: String,
+        /// For how long at most
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        minutes: u64,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Take your claim back
+    Release {
+        /// Its id, or the beginning of it
+        id: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Say what a call would take: which rule holds it and why, who may decide, for how long
+    #[command(after_help = EXPLAIN)]
+    Explain(Explain),
+}
+
+const EXPLAIN: &str = "\
+Reads the configuration and the manifests it names, and asks no gateway. Hooks are not asked
+either: one may still refuse the call, change it, or have a person asked.
+
+Exit codes:
+  0  the call would run, or wait for a person
+  1  it would be refused before anybody is asked: bad arguments
+  2  it could not be said: no such tool or agent, a configuration that is not good";
+
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// The tool
+    pub(crate) tool: String,
+    /// Its arguments, a JSON object
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) args: String,
+    /// Who calls [default: the agent, if there is one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: Option<String>,
 }
 
 #[derive(Args)]
@@ -136,6 +181,9 @@ pub(crate) struct Decide {
     /// Why; the agent and the record get it
     #[arg(long)]
     pub(crate) reason: Option<String>,
+    /// Answer for somebody else, by a delegation of theirs; the record says so
+    #[arg(long, value_name = "NAME")]
+    pub(crate) on_behalf_of: Option<String>,
     #[command(flatten)]
     pub(crate) remote: Remote,
 }
@@ -199,26 +247,42 @@ pub(crate) enum Journal {
     },
 }
 
-#[derive(Subcommand)]
-pub(crate) enum Audit {
-    /// Hold every record, the tree and every checkpoint against the log's public key
-    Verify {
-        /// The database [default: journal.db in the state folder]
-        #[arg(long, value_name = "FILE")]
-        db: Option<PathBuf>,
-        /// The public key, or a file with it [default: log.pub in the state folder]
-        #[arg(long, value_name = "KEY")]
-        key: Option<String>,
-    },
+/// What stands beside the manifests.
+#[derive(Args)]
+pub(crate) struct Beside {
+    /// Custom types [default: toolclad.toml in the manifest's folder, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) types: Option<PathBuf>,
+    /// The scope [default: scope.toml or scope/scope.toml in the manifest's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scope: Option<PathBuf>,
+    /// A program that `parser` may name; can be given again
+    #[arg(long, value_name = "PARSER")]
+    pub(crate) allow_parser: Vec<String>,
 }
 
+const MANIFEST: &str = "\
+Examples:
+  countersign manifest check tools/
+  countersign manifest plan tools/read_file.clad.toml --args '{\"path\": \"notes.txt\"}'
+  countersign manifest explain tools/read_file.clad.toml path ../notes.txt
+  countersign manifest import help df < help.txt > tools/df.clad.toml
+
+Nothing is run, sent or resolved: the programs and hosts need not exist.";
+
 #[derive(Subcommand)]
+#[command(after_help = MANIFEST)]
 pub(crate) enum Manifest {
     /// Report every problem of manifest files and folders
     Check {
         /// Files, or folders of `*.clad.toml`
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
+        #[command(flatten)]
+        beside: Beside,
+        /// Write SARIF 2.1.0, for code scanners
+        #[arg(long, conflicts_with = "json")]
+        sarif: bool,
     },
     /// Say what a call would run, without running anything
     Plan {
@@ -227,6 +291,75 @@ pub(crate) enum Manifest {
         /// The arguments, a JSON object
         #[arg(long, value_name = "JSON", default_value = "{}")]
         args: String,
+        #[command(flatten)]
+        beside: Beside,
+    },
+    /// Write the JSON Schema of the format, for editors
+    Schema,
+    /// Show the tool as MCP lists it
+    Mcp {
+        /// The manifest
+        file: PathBuf,
+        #[command(flatten)]
+        beside: Beside,
+    },
+    /// Say what an argument asks of a value, and why one is taken or refused
+    Explain {
+        /// The manifest
+        file: PathBuf,
+        /// The argument
+        arg: String,
+        /// The value, as text
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        #[command(flatten)]
+        beside: Beside,
+    },
+    /// Write manifests to edit from what a tool says about itself
+    #[command(subcommand, disable_help_subcommand = true)]
+    Import(Import),
+    /// Lay out manifests alike; comments, order and values stay
+    Fmt {
+        /// Files, or folders of `*.clad.toml`
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Write nothing; exit with 1 if a file would change
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ImportFrom {
+    /// The file to read; `-` is standard input
+    #[arg(default_value = "-")]
+    pub(crate) input: PathBuf,
+    /// The folder to write into; files that are there stay [default: standard output]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Import {
+    /// From the answer to `tools/list` of an MCP server
+    Mcp {
+        /// What the upstream is called in countersign.toml
+        #[arg(long, value_name = "NAME")]
+        server: String,
+        #[command(flatten)]
+        from: ImportFrom,
+    },
+    /// From an OpenAPI 3 document in JSON
+    Openapi {
+        #[command(flatten)]
+        from: ImportFrom,
+    },
+    /// From what a program prints for --help
+    Help {
+        /// The program
+        binary: String,
+        #[command(flatten)]
+        from: ImportFrom,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use countersign_core::hold::{DecisionKind, HeldAction};
+use countersign_core::hold::{DecisionKind, Factor, HeldAction, HoldStatus};
 use countersign_core::text::visible;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{Approvals, Call, Decide, Global, Grants, Remote};
 use crate::config::{self, Loaded};
+use crate::explain;
 use crate::output::{Failure, Paint, say, say_json};
 use crate::state;
 
@@ -203,6 +204,14 @@ pub(crate) fn approvals(global: &Global, command: &Approvals) -> Result<ExitCode
             decide(global, &loaded, &args.decide, DecisionKind::Approve, grant)
         }
         Approvals::Deny(args) => decide(global, &loaded, args, DecisionKind::Deny, None),
+        Approvals::Claim { id, minutes, remote } => {
+            let body = json!({ "minutes": minutes });
+            claim(global, &loaded, (id, remote), ("claim", Some(body)))
+        }
+        Approvals::Release { id, remote } => {
+            claim(global, &loaded, (id, remote), ("release", None))
+        }
+        Approvals::Explain(args) => explain::run(global, args),
     }
 }
 
@@ -228,6 +237,9 @@ fn decide(
             ("surface".to_owned(), json!("cli")),
         ]);
         body.extend(grant.map(|grant| ("grant".to_owned(), grant)));
+        if let Some(name) = &args.on_behalf_of {
+            body.insert("on_behalf_of".to_owned(), json!(name));
+        }
         let body = Value::Object(body);
         api.send(Method::POST, &format!("/approvals/{id}/{verb}"), Some(body)).await
     })?;
@@ -246,11 +258,45 @@ fn decide(
     if !global.json {
         let hold: HeldAction = parse(answer)?;
         let paint = Paint::stdout();
-        let done = match kind {
-            DecisionKind::Approve => paint.good("approved"),
-            DecisionKind::Deny => paint.bad("denied"),
+        let done = match (kind, hold.status) {
+            (DecisionKind::Approve, HoldStatus::Pending) => paint.warn("counted, not enough yet:"),
+            (DecisionKind::Approve, _) => paint.good("approved"),
+            (DecisionKind::Deny, _) => paint.bad("denied"),
         };
         say(&format!("{done} {}", hold.summary));
+        if hold.status == HoldStatus::Pending {
+            tell_policy(&hold);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Claims a hold or releases it.
+fn claim(
+    global: &Global,
+    loaded: &Loaded,
+    (id, remote): (&str, &Remote),
+    (verb, body): (&str, Option<Value>),
+) -> Result<ExitCode, Failure> {
+    let api = Api::new(loaded, remote, "approver")?;
+    let (status, answer) = block_on(async {
+        let id = full_id(&api, id).await?;
+        api.send(Method::POST, &format!("/approvals/{id}/{verb}"), body).await
+    })?;
+    if global.json {
+        say_json(&answer);
+    }
+    if !status.is_success() {
+        let failure = refusal(status, &answer);
+        // Somebody else is looking at it, or it has ended: that is an answer.
+        if status == StatusCode::CONFLICT || status == StatusCode::GONE {
+            crate::output::fail(&failure);
+            return Ok(ExitCode::from(1));
+        }
+        return Err(failure);
+    }
+    if !global.json {
+        tell_hold(&parse(answer)?, false);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -376,11 +422,12 @@ fn tell_hold(hold: &HeldAction, whole: bool) {
         hold.agent_id,
         text("risk"),
         match hold.status {
-            countersign_core::hold::HoldStatus::Pending => left,
-            status => format!("{status:?}").to_lowercase(),
+            HoldStatus::Pending => left,
+            status => status.to_string(),
         }
     ));
     say(&format!("  held because {}", hold.reason));
+    tell_policy(hold);
     if let Some(presentation) = context.get("presentation").filter(|shown| shown.is_object()) {
         tell_presentation(presentation);
     }
@@ -396,6 +443,47 @@ fn tell_hold(hold: &HeldAction, whole: bool) {
         }
     }
     say("");
+}
+
+/// Whose approvals it takes, whose there are, and who is looking at it.
+fn tell_policy(hold: &HeldAction) {
+    let paint = Paint::stdout();
+    if let Some(policy) = &hold.policy {
+        let routes: Vec<_> = policy.routes(hold.escalated).map(in_words).collect();
+        say(&format!("  takes {}", routes.join(", or ")));
+        let later = usize::try_from(hold.escalated).unwrap_or(usize::MAX);
+        if let Some(step) = policy.escalation().get(later) {
+            let after = Duration::from_millis(step.after_ms).as_secs_f64();
+            say(&format!("    after {after} s also {}", in_words(&step.factors)));
+        }
+        if !policy.excluded().is_empty() {
+            say(&format!("    never {}", visible(&policy.excluded().join(", "))));
+        }
+    }
+    for vote in &hold.votes {
+        let who = visible(&vote.approver.display).into_owned();
+        let whose = match &vote.on_behalf_of {
+            Some(delegator) => format!("{who} for {}", visible(delegator)),
+            None => who,
+        };
+        let done = match vote.approves(hold.fingerprint) {
+            true => paint.good("approved by"),
+            false if vote.decision == DecisionKind::Deny => paint.bad("denied by"),
+            false => paint.dim("before it was edited, approved by"),
+        };
+        let reason = vote.reason.as_deref().map(|reason| format!(": {}", visible(reason)));
+        say(&format!("  {done} {whose}{}", reason.unwrap_or_default()));
+    }
+    if let Some(claim) = &hold.claim {
+        let (who, left) = (visible(&claim.by.display), time_left(&claim.until));
+        say(&format!("  {} is looking at it, {left}", paint.bold(&who)));
+    }
+}
+
+/// Such as "2 of ops and 1 of security".
+fn in_words(factors: &[Factor]) -> String {
+    let words = factors.iter().map(|f| format!("{} of {}", f.count(), visible(f.group())));
+    words.collect::<Vec<_>>().join(" and ")
 }
 
 /// What hooks changed of how the question is put, beside what was asked.

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use countersign_core::digest::Digest;
 use countersign_escalation::Limits;
-use countersign_kernel::{GrantLimits, Policy};
+use countersign_kernel::{APPROVERS, GrantLimits, Policy, Rules};
 use countersign_manifest::{RiskTier, line_column};
 use countersign_server::{Principal, Role};
 use serde::Deserialize;
 
+use crate::approvals::{self, ApprovalsTable, DelegationTable};
 use crate::args::Global;
 use crate::hooks::{self, HookTable};
+use crate::notifiers::{self, NotifierTable};
 use crate::output::Failure;
 
 #[derive(Debug, Default, Deserialize)]
@@ -25,7 +27,10 @@ pub(crate) struct Config {
     pub(crate) limits: LimitsTable,
     pub(crate) stdio: Stdio,
     pub(crate) principals: Vec<PrincipalTable>,
+    pub(crate) approvals: ApprovalsTable,
+    pub(crate) delegations: Vec<DelegationTable>,
     pub(crate) hooks: Vec<HookTable>,
+    pub(crate) notifiers: Vec<NotifierTable>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,6 +41,11 @@ pub(crate) struct Server {
     pub(crate) behind_proxy: bool,
     pub(crate) max_body_bytes: usize,
     pub(crate) drain_seconds: u64,
+    /// How long an MCP call waits for a person before its answer is that it is still pending:
+    /// less than clients wait, which is often 60.
+    pub(crate) pending_after_seconds: u64,
+    /// Where people reach the console, if not at the address that is bound.
+    pub(crate) public_url: Option<String>,
 }
 
 impl Default for Server {
@@ -46,6 +56,8 @@ impl Default for Server {
             behind_proxy: false,
             max_body_bytes: 4 << 20,
             drain_seconds: 10,
+            pending_after_seconds: 45,
+            public_url: None,
         }
     }
 }
@@ -142,6 +154,8 @@ pub(crate) struct PrincipalTable {
     pub(crate) roles: std::collections::BTreeSet<Role>,
     pub(crate) owner: Option<String>,
     #[serde(default)]
+    pub(crate) groups: std::collections::BTreeSet<String>,
+    #[serde(default)]
     pub(crate) token_sha256: Vec<Digest>,
 }
 
@@ -152,6 +166,7 @@ impl PrincipalTable {
             display: self.display.clone().unwrap_or_else(|| self.id.clone()),
             roles: self.roles.clone(),
             owner: self.owner.clone(),
+            groups: self.groups.clone(),
             tokens: self.token_sha256.clone(),
         }
     }
@@ -185,7 +200,7 @@ impl Loaded {
     }
 
     /// `context` is whatever else decides about the effect of a plan.
-    pub(crate) fn policy(&self, context: Vec<(String, String)>) -> Policy {
+    pub(crate) fn policy(&self, rules: Rules, context: Vec<(String, String)>) -> Policy {
         let table = &self.config.policy;
         Policy {
             hold_from: match table.hold_from {
@@ -204,6 +219,7 @@ impl Loaded {
                     valid_for: Duration::from_secs(table.grant_max_seconds),
                 }
             }),
+            rules,
             context,
         }
     }
@@ -225,6 +241,8 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
             let config: Config =
                 toml::from_str(&text).map_err(|error| explain(&name, &text, &error))?;
             hooks::check(&name, &text, &config.hooks)?;
+            approvals::check(&name, &text, &config.approvals.rules, &config.delegations)?;
+            notifiers::check(&name, &text, &config.notifiers)?;
             (config, text)
         }
     };
@@ -244,6 +262,14 @@ fn check(config: &Config) -> Result<(), Failure> {
             "bind to 127.0.0.1, or put a TLS proxy in front and set server.behind_proxy = true",
         ));
     }
+    if let Some(url) = &server.public_url
+        && !url.starts_with("https://")
+        && !url.starts_with("http://")
+    {
+        return Err(Failure::new(format!(
+            "server.public_url is `{url}`, which is no https:// URL"
+        )));
+    }
     let mut ids = std::collections::BTreeSet::new();
     for principal in &config.principals {
         if !ids.insert(&principal.id) {
@@ -258,6 +284,9 @@ fn check(config: &Config) -> Result<(), Failure> {
         }
         if principal.id.is_empty() || principal.id.chars().any(char::is_control) {
             return Err(Failure::new("a principal's id must be a text without control characters"));
+        }
+        for group in &principal.groups {
+            check_group(&principal.id, group)?;
         }
     }
     let mut tokens = std::collections::BTreeMap::new();
@@ -276,6 +305,24 @@ fn check(config: &Config) -> Result<(), Failure> {
     if !(1..=366 * 24 * 60 * 60).contains(&config.policy.approval_timeout_seconds) {
         let text = "policy.approval_timeout_seconds must be from 1 to 31622400, which is 366 days";
         return Err(Failure::new(text));
+    }
+    Ok(())
+}
+
+/// The longest name of a group: answers are recorded with the groups they count for.
+const GROUP_MAX: usize = 64;
+
+fn check_group(principal: &str, group: &str) -> Result<(), Failure> {
+    if group == APPROVERS {
+        let text = format!("`{principal}` cannot be put into the group `{APPROVERS}`");
+        return Err(Failure::new(text)
+            .hint("everybody who may decide is in it, by the role approver or admin"));
+    }
+    if group.is_empty() || group.len() > GROUP_MAX || group.chars().any(char::is_control) {
+        return Err(Failure::new(format!(
+            "a group of `{principal}` has no name of 1 to {GROUP_MAX} bytes without control \
+             characters"
+        )));
     }
     Ok(())
 }
@@ -308,12 +355,20 @@ fn suggestion(message: &str) -> Option<String> {
         text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     };
     let unknown = quoted(unknown).into_iter().next()?;
-    quoted(expected)
+    nearest(&unknown, quoted(expected).iter().map(String::as_str))
+}
+
+/// The known word nearest to one that is not, if one is near.
+pub(crate) fn nearest<'a>(
+    unknown: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    known
         .into_iter()
-        .map(|word| (strsim::damerau_levenshtein(&word, &unknown), word))
+        .map(|word| (strsim::damerau_levenshtein(word, unknown), word))
         .filter(|(distance, word)| *distance <= word.len().max(3) / 2)
         .min()
-        .map(|(_, word)| word)
+        .map(|(_, word)| word.to_owned())
 }
 
 #[cfg(test)]
@@ -343,6 +398,7 @@ mod tests {
         for text in [
             "[server]\nbind = \"0.0.0.0:7700\"\n",
             "[policy]\napproval_timeout_seconds = 0\n",
+            "[server]\npublic_url = \"gateway.example.org\"\n",
             "[policy]\napproval_timeout_seconds = 99999999\n",
             "[[principals]]\nid = \"a\"\nroles = [\"agent\", \"approver\"]\n",
             "[[principals]]\nid = \"a\"\nroles = []\n[[principals]]\nid = \"a\"\nroles = []\n",

@@ -372,7 +372,7 @@ impl Keys {
             (Type::EffectIntent, &["effect_id"]),
             (Type::HeldAction, &["context_snapshot", "expires_at"]),
             (Type::Approver, &["surface"]),
-            (Type::Plan, &["argv"]),
+            (Type::Plan, &["argv", "executor", "url", "arguments"]),
         ];
         if self.has("decision") && !self.has("approval_request_id") {
             let held = matches!(self.decision.as_deref(), Some("approve" | "deny"));

@@ -44,6 +44,7 @@ pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
             note("manifests", manifests(&loaded));
             note("programs", programs(&loaded));
             note("hooks", hooks(&loaded));
+            note("rules", rules(&loaded));
             note("address", address(&loaded));
         }
     }
@@ -133,9 +134,19 @@ fn hooks(loaded: &Loaded) -> Result<String, String> {
         clock: std::sync::Arc::new(crate::system::SystemClock),
     };
     let hooks = crate::hooks::build(loaded, &setting).map_err(|failure| failure.message)?;
+    crate::notifiers::webhooks(loaded, &setting, &std::sync::Arc::default())
+        .map_err(|failure| failure.message)?;
     Ok(match hooks.len() {
         0 => "none".to_owned(),
         count => format!("{count}; their programs and secrets are there, no endpoint was asked"),
+    })
+}
+
+fn rules(loaded: &Loaded) -> Result<String, String> {
+    let deciding = crate::explain::deciding(loaded).map_err(|failure| failure.message)?;
+    Ok(match (deciding.rules.iter().len(), deciding.delegations.len()) {
+        (0, 0) => "none".to_owned(),
+        (rules, delegations) => format!("{rules} for approvals, {delegations} delegations"),
     })
 }
 

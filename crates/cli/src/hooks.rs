@@ -15,16 +15,16 @@ use countersign_core::hook::{
 use countersign_core::id::{HookExecutorRef, HookId, RefId};
 use countersign_core::plan::RunLimits;
 use countersign_core::refs::{PolicyKind, PolicyRef};
-use countersign_exec::hook::{ProcessHook, WebhookConfig, WebhookHook};
+use countersign_exec::hook::{ProcessHook, WebhookHook};
 use countersign_exec::{ProcessConfig, SupervisorCommand};
 use countersign_kernel::Hook;
 use countersign_ports::clock::Clock;
 use countersign_ports::hook::HookExecutor;
 use serde::Deserialize;
 use toml::Spanned;
-use zeroize::Zeroizing;
 
 use crate::config::{Loaded, at};
+use crate::endpoint::{Endpoint, Problem};
 use crate::output::Failure;
 use crate::serve::resolve;
 use crate::system::SystemClock;
@@ -55,9 +55,6 @@ const APPLIED: &[HookMutationRight] = &[
 
 /// How long a program or an endpoint may take unless told otherwise.
 const TIMEOUT_MS: u64 = 2000;
-
-/// How long a webhook may take to be connected to, within its time.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How much later than its deadline a program ends when nobody has ended it.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
@@ -96,15 +93,6 @@ enum Mode {
     Blocking,
     NonBlocking,
 }
-
-/// Where a webhook's secret is.
-enum Secret<'a> {
-    File(&'a Spanned<PathBuf>),
-    Env(&'a Spanned<String>),
-}
-
-/// A problem, and where in the file it is.
-type Problem = (Range<usize>, String);
 
 impl HookTable {
     /// The specification, held against the contract.
@@ -237,10 +225,10 @@ impl HookTable {
         match (&self.command, &self.url) {
             (Some(command), _) => self.program(command).map(drop),
             (None, Some(url)) => {
-                self.secret(url)?;
-                // Of the right form, and sent to nobody.
-                let secret = Zeroizing::new(format!("whsec_{}", "A".repeat(32)));
-                self.endpoint(url, secret, None, Arc::new(SystemClock)).map(drop)
+                let endpoint = self.endpoint(url)?;
+                let config = endpoint.without_secret()?;
+                let hook = WebhookHook::new(config, Arc::new(SystemClock));
+                hook.map(drop).map_err(|error| endpoint.problem(&error))
             }
             (None, None) => Err(self.no_code()),
         }
@@ -338,19 +326,17 @@ impl HookTable {
         Ok(Arc::new(ProcessHook::new(config, argv.clone(), limits)))
     }
 
-    /// Where the secret is.
-    fn secret(&self, url: &Spanned<String>) -> Result<Secret<'_>, Problem> {
+    fn endpoint<'a>(&'a self, url: &'a Spanned<String>) -> Result<Endpoint<'a>, Problem> {
         self.only("url", [("env", self.env.as_ref().map(Spanned::span))])?;
-        match (&self.secret_file, &self.secret_env) {
-            (Some(file), None) => Ok(Secret::File(file)),
-            (None, Some(name)) => Ok(Secret::Env(name)),
-            _ => {
-                let why = "a webhook has either `secret_file` or `secret_env`: whsec_ and 24 to \
-                           64 bytes in base64, by which it knows the gateway";
-                let both = self.secret_file.as_ref().and(self.secret_env.as_ref());
-                Err((both.map_or_else(|| url.span(), Spanned::span), why.to_owned()))
-            }
-        }
+        Ok(Endpoint {
+            what: "a webhook",
+            url,
+            secret_file: self.secret_file.as_ref(),
+            secret_env: self.secret_env.as_ref(),
+            allow: self.allow.as_ref(),
+            ca_file: self.ca_file.as_ref(),
+            timeout: self.timeout(),
+        })
     }
 
     fn webhook(
@@ -359,57 +345,10 @@ impl HookTable {
         folder: &Path,
         setting: &Setting,
     ) -> Result<Arc<dyn HookExecutor>, Problem> {
-        let secret = match self.secret(url)? {
-            Secret::File(file) => {
-                let text = String::from_utf8(setting.read(folder, file)?).map_err(|_| {
-                    let path = folder.join(file.get_ref());
-                    (file.span(), format!("{} is no text", path.display()))
-                })?;
-                Zeroizing::new(Zeroizing::new(text).trim().to_owned())
-            }
-            Secret::Env(name) => Zeroizing::new(std::env::var(name.get_ref()).map_err(|_| {
-                (name.span(), format!("the environment has no `{}`", name.get_ref()))
-            })?),
-        };
-        let roots_pem = match &self.ca_file {
-            None => None,
-            Some(file) => Some(setting.read(folder, file)?),
-        };
-        Ok(Arc::new(self.endpoint(url, secret, roots_pem, Arc::clone(&setting.clock))?))
-    }
-
-    fn endpoint(
-        &self,
-        url: &Spanned<String>,
-        secret: Zeroizing<String>,
-        roots_pem: Option<Vec<u8>>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<WebhookHook, Problem> {
-        let mut allow = Vec::new();
-        if let Some(networks) = &self.allow {
-            for text in networks.get_ref() {
-                let network = text.parse();
-                allow.push(network.map_err(|error| {
-                    let why = format!("`{text}` is no network such as 10.0.0.0/8: {error}");
-                    (networks.span(), why)
-                })?);
-            }
-        }
-        let connect_timeout = CONNECT_TIMEOUT.min(self.timeout());
-        let url_text = url.get_ref().clone();
-        let config = WebhookConfig { url: url_text, secret, allow, connect_timeout, roots_pem };
-        WebhookHook::new(config, clock).map_err(|error| {
-            let span = match error.field {
-                "secret" => {
-                    let file = self.secret_file.as_ref().map(Spanned::span);
-                    file.or(self.secret_env.as_ref().map(Spanned::span))
-                }
-                "roots_pem" => self.ca_file.as_ref().map(Spanned::span),
-                _ => None,
-            };
-            let name = if error.field == "roots_pem" { "ca_file" } else { error.field };
-            (span.unwrap_or_else(|| url.span()), format!("{name} {}", error.rule))
-        })
+        let endpoint = self.endpoint(url)?;
+        let config = endpoint.config(folder, setting)?;
+        let hook = WebhookHook::new(config, Arc::clone(&setting.clock));
+        Ok(Arc::new(hook.map_err(|error| endpoint.problem(&error))?))
     }
 
     fn only<const N: usize>(
@@ -444,7 +383,7 @@ impl Setting {
         resolve(path).is_none_or(|path| path.starts_with(&self.tool_root))
     }
 
-    fn read(&self, folder: &Path, file: &Spanned<PathBuf>) -> Result<Vec<u8>, Problem> {
+    pub(crate) fn read(&self, folder: &Path, file: &Spanned<PathBuf>) -> Result<Vec<u8>, Problem> {
         let path = folder.join(file.get_ref());
         let problem = |why: String| (file.span(), format!("{}{why}", path.display()));
         if self.reaches(&path) {
@@ -484,14 +423,19 @@ fn specs(tables: &[HookTable]) -> Result<Vec<HookSpec>, Problem> {
     Ok(specs)
 }
 
+/// The folder of a configuration file.
+pub(crate) fn folder(file: &Path) -> PathBuf {
+    std::path::absolute(file)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned))
+        .unwrap_or_else(|| PathBuf::from("/"))
+}
+
 /// The hooks of a configuration with the code behind them. Relative paths are those of the
 /// configuration's folder.
 pub(crate) fn build(loaded: &Loaded, setting: &Setting) -> Result<Vec<Hook>, Failure> {
     let Some(file) = &loaded.path else { return Ok(Vec::new()) };
-    let folder = std::path::absolute(file)
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_owned))
-        .unwrap_or_else(|| PathBuf::from("/"));
+    let folder = folder(file);
     let tables = &loaded.config.hooks;
     let failure =
         |(span, why): Problem| at(&file.display().to_string(), &loaded.text, span.start, &why);

@@ -3,15 +3,20 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod approvals;
 mod args;
 mod audit;
 mod client;
 mod config;
 mod contract;
 mod doctor;
+mod endpoint;
+mod explain;
 mod hooks;
 mod journal;
 mod manifest;
+mod notifiers;
+mod outbox;
 mod output;
 mod serve;
 mod state;
@@ -51,6 +56,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Doctor => doctor::run(&global),
         Command::CheckConfig => {
             let loaded = config::load(&global)?;
+            explain::check(&loaded)?;
             output::say(&match &loaded.path {
                 Some(path) => format!("{} is good", path.display()),
                 None => "there is no configuration file; the defaults are in force".to_owned(),

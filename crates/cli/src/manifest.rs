@@ -1,66 +1,83 @@
 //! `countersign manifest`.
 
+mod files;
+mod import;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use countersign_manifest::{
-    FileDiagnostic, Manifest, ManifestSet, Severity, line_column, render_command,
+    ArgProblem, ArgumentsError, FileDiagnostic, Manifest, ManifestSet, Planned, Severity,
+    editor_schema, format, parse_arguments, render_command, sarif,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::args::{Global, Manifest as Command};
+use crate::args::{Beside, Global, Manifest as Command};
 use crate::output::{Failure, Paint, say, say_json};
+use files::{Texts, list, one, texts};
 
 pub(crate) fn run(global: &Global, command: &Command) -> Result<ExitCode, Failure> {
+    let as_json = global.json;
     match command {
-        Command::Check { paths } => check(paths, global.json),
-        Command::Plan { file, args } => plan(file, args, global.json),
-    }
-}
-
-fn read(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-    String::from_utf8(bytes)
-        .map_err(|error| Failure::new(format!("{}: not UTF-8: {error}", path.display())))
-}
-
-fn check(paths: &[PathBuf], as_json: bool) -> Result<ExitCode, Failure> {
-    let mut files = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            let failure = |error| Failure::new(format!("{}: {error}", path.display()));
-            for entry in std::fs::read_dir(path).map_err(failure)? {
-                let path = entry.map_err(failure)?.path();
-                if path.to_string_lossy().ends_with(".clad.toml") {
-                    files.push(path);
-                }
-            }
-        } else {
-            files.push(path.clone());
+        Command::Check { paths, beside, sarif } => check(paths, beside, *sarif, as_json),
+        Command::Plan { file, args, beside } => plan(file, args, beside, as_json),
+        Command::Schema => {
+            say_pretty(&editor_schema(), as_json);
+            Ok(ExitCode::SUCCESS)
         }
+        Command::Mcp { file, beside } => match load(file, beside)? {
+            Ok(manifest) => {
+                let tools = manifest.mcp_tools();
+                match tools.as_slice() {
+                    [tool] => say_pretty(tool, as_json),
+                    tools => say_pretty(&json!(tools), as_json),
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(found) => Ok(refuse_manifest(&found, as_json)),
+        },
+        Command::Explain { file, arg, value, beside } => explain(file, arg, value, beside, as_json),
+        Command::Import(from) => import::run(from, as_json),
+        Command::Fmt { paths, check } => fmt(paths, *check, as_json),
     }
-    if files.is_empty() {
+}
+
+fn say_pretty(value: &Value, compact: bool) {
+    if compact {
+        say_json(value);
+    } else {
+        say(&format!("{value:#}"));
+    }
+}
+
+fn check(
+    paths: &[PathBuf],
+    beside: &Beside,
+    as_sarif: bool,
+    as_json: bool,
+) -> Result<ExitCode, Failure> {
+    let manifests = list(paths)?;
+    if manifests.is_empty() {
         return Err(Failure::new("there is no `*.clad.toml` to check"));
     }
-    let texts = files
-        .iter()
-        .map(|path| Ok((path.display().to_string(), read(path)?)))
-        .collect::<Result<Vec<_>, Failure>>()?;
-    let count = texts.len();
-    let (set, found) = ManifestSet::load(texts);
+    let Texts { texts, unreadable } = texts(&manifests, beside)?;
+    let (set, mut found) = ManifestSet::load_with(texts, beside.allow_parser.iter().cloned());
+    found.extend(unreadable);
+    found.sort_by(|a, b| a.file.cmp(&b.file));
     let errors = found.iter().filter(|d| d.diagnostic.severity == Severity::Error).count();
-    if as_json {
+    if as_sarif {
+        say_json(&sarif(&found, env!("CARGO_PKG_VERSION")));
+    } else if as_json {
         say_json(&json!({
             "ok": errors == 0,
-            "files": count,
+            "files": manifests.len(),
             "tools": set.iter().map(Manifest::name).collect::<Vec<_>>(),
             "diagnostics": found,
         }));
     } else {
         found.iter().for_each(tell);
-        let (tools, warnings) = (set.iter().len(), found.len() - errors);
-        say(&format!("{count} files, {tools} tools, {errors} errors, {warnings} warnings"));
+        let (files, tools, warnings) = (manifests.len(), set.iter().len(), found.len() - errors);
+        say(&format!("{files} files, {tools} tools, {errors} errors, {warnings} warnings"));
     }
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -74,43 +91,150 @@ fn tell(found: &FileDiagnostic) {
     });
 }
 
-fn plan(file: &Path, args: &str, as_json: bool) -> Result<ExitCode, Failure> {
-    let text = read(file)?;
-    let args: Map<String, Value> = serde_json::from_str(args)
-        .map_err(|error| Failure::new(format!("--args is no JSON object: {error}")))?;
-    let (manifest, diagnostics) = Manifest::parse(&file.display().to_string(), &text);
-    let Some(manifest) = manifest else {
-        let found: Vec<_> = diagnostics
-            .into_iter()
-            .map(|diagnostic| {
-                let (line, column) = line_column(&text, diagnostic.span.start);
-                FileDiagnostic { file: file.display().to_string(), line, column, diagnostic }
+/// One manifest with what stands beside it, or what is wrong with it.
+fn load(file: &Path, beside: &Beside) -> Result<Result<Manifest, Vec<FileDiagnostic>>, Failure> {
+    let name = file.display().to_string();
+    let (project, text, mut found) = one(file, beside)?;
+    let Some(text) = text else {
+        return Ok(Err(found));
+    };
+    let (manifest, diagnostics) = Manifest::parse_in(&project, &name, &text);
+    found.extend(diagnostics.into_iter().map(|d| FileDiagnostic::new(&name, &text, d)));
+    found.retain(|d| d.diagnostic.severity == Severity::Error);
+    Ok(manifest.ok_or(found))
+}
+
+fn refuse_manifest(found: &[FileDiagnostic], as_json: bool) -> ExitCode {
+    if as_json {
+        let diagnostics: Vec<Value> = found
+            .iter()
+            .map(|d| {
+                json!({
+                    "code": d.diagnostic.code,
+                    "arg": null,
+                    "message": d.diagnostic.message,
+                    "file": d.file,
+                    "line": d.line,
+                    "column": d.column,
+                    "span": d.diagnostic.span,
+                    "fix": d.diagnostic.fix,
+                })
             })
             .collect();
-        if as_json {
-            say_json(&json!({ "decision": "reject", "diagnostics": found }));
-        } else {
-            found.iter().for_each(tell);
+        say_json(&json!({ "decision": "reject", "diagnostics": diagnostics }));
+    } else {
+        found.iter().for_each(tell);
+    }
+    ExitCode::from(1)
+}
+
+fn refuse_call(problems: &[ArgProblem], as_json: bool) -> ExitCode {
+    if as_json {
+        say_json(&json!({ "decision": "reject", "diagnostics": problems }));
+    } else {
+        let paint = Paint::stdout();
+        problems.iter().for_each(|problem| say(&paint.bad(&problem.to_string())));
+    }
+    ExitCode::from(1)
+}
+
+fn plan(file: &Path, args: &str, beside: &Beside, as_json: bool) -> Result<ExitCode, Failure> {
+    let args = match parse_arguments(args) {
+        Ok(args) => Ok(args),
+        Err(ArgumentsError::Refused(problems)) => Err(problems),
+        Err(ArgumentsError::Syntax(error)) => {
+            return Err(Failure::new(format!("--args is no JSON object: {error}"))
+                .hint("write such as --args '{\"name\": \"value\"}'"));
         }
-        return Ok(ExitCode::from(1));
     };
-    match manifest.plan(&args) {
-        Ok(planned) => {
+    let manifest = match load(file, beside)? {
+        Ok(manifest) => manifest,
+        Err(found) => return Ok(refuse_manifest(&found, as_json)),
+    };
+    match args.and_then(|args| manifest.plan(&args)) {
+        Ok(Planned { plan, .. }) => {
             if as_json {
-                say_json(&json!({ "decision": "accept", "plan": planned.plan }));
+                say_json(&json!({ "decision": "accept", "plan": plan }));
             } else {
-                say(&render_command(&planned.plan));
+                say(&render_command(&plan));
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(problems) => {
-            if as_json {
-                say_json(&json!({ "decision": "reject", "diagnostics": problems }));
-            } else {
-                let paint = Paint::stdout();
-                problems.iter().for_each(|problem| say(&paint.bad(&problem.to_string())));
+        Err(problems) => Ok(refuse_call(&problems, as_json)),
+    }
+}
+
+fn explain(
+    file: &Path,
+    arg: &str,
+    value: &str,
+    beside: &Beside,
+    as_json: bool,
+) -> Result<ExitCode, Failure> {
+    let manifest = match load(file, beside)? {
+        Ok(manifest) => manifest,
+        Err(found) => return Ok(refuse_manifest(&found, as_json)),
+    };
+    let Some(found) = manifest.explain(arg, &Value::from(value)) else {
+        let names: Vec<_> = manifest.args().map(|arg| arg.name()).collect();
+        return Err(Failure::new(format!("{} has no argument `{arg}`", manifest.name()))
+            .hint(format!("it has: {}", names.join(", "))));
+    };
+    if as_json {
+        say_json(&found);
+    } else {
+        let paint = Paint::stdout();
+        say(&format!("{} is a {}:", paint.bold(&found.arg), found.type_name));
+        found.rules.iter().for_each(|rule| say(&format!("  {rule}")));
+        match (&found.value, &found.problem) {
+            (Some(text), _) => {
+                let text = countersign_core::text::visible(text);
+                say(&paint.good(&format!("accepted, as: {text}")));
             }
-            Ok(ExitCode::from(1))
+            (None, Some(problem)) => {
+                let (code, message) = (problem.code, &problem.message);
+                say(&paint.bad(&format!("refused: it {message} ({code})")));
+            }
+            (None, None) => {}
         }
     }
+    Ok(if found.problem.is_none() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn fmt(paths: &[PathBuf], check: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let (mut changed, mut broken) = (Vec::new(), false);
+    for path in list(paths)? {
+        let name = path.display().to_string();
+        let text = match files::read(&path)? {
+            Ok(text) => text,
+            Err(found) => {
+                tell(&found);
+                broken = true;
+                continue;
+            }
+        };
+        match format(&text) {
+            Ok(formatted) if formatted == text => {}
+            Ok(formatted) => {
+                if !check {
+                    std::fs::write(&path, formatted)
+                        .map_err(|error| Failure::new(format!("{name}: {error}")))?;
+                }
+                changed.push(name);
+            }
+            Err(error) => {
+                let paint = Paint::stdout();
+                say(&paint.bad(&format!("{name}: {}", error.trim_end())));
+                broken = true;
+            }
+        }
+    }
+    if as_json {
+        say_json(&json!({ "ok": !broken && (!check || changed.is_empty()), "changed": changed }));
+    } else {
+        let word = if check { "would change" } else { "laid out" };
+        changed.iter().for_each(|name| say(&format!("{name}: {word}")));
+    }
+    let good = !broken && (!check || changed.is_empty());
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -9,16 +9,19 @@ use std::time::Duration;
 use countersign_core::digest::Digest;
 use countersign_exec::{ProcessConfig, ProcessExecutor, SupervisorCommand};
 use countersign_kernel::{Kernel, Parts};
-use countersign_manifest::{ManifestSet, Severity};
+use countersign_manifest::{BackendKind, Manifest, ManifestSet, OutputFormat, Severity};
 use countersign_ports::journal::Journal as _;
 use countersign_server::{Role, Server, ServerConfig, ServerParts};
 use countersign_store_sqlite::SqliteJournal;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::SetOnce;
 
+use crate::approvals::{self, Deciding};
 use crate::args::{Global, Serve};
 use crate::config::{self, Loaded};
 use crate::hooks;
+use crate::notifiers;
 use crate::output::{Failure, Paint};
 use crate::state;
 use crate::system::{OsEntropy, SystemClock};
@@ -71,10 +74,9 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         eprintln!("{problem}");
     }
     let state = state::open(loaded, &*entropy)?;
-    let origin = countersign_audit::key::Signer::public(&state.key).name().to_owned();
-    let journal =
-        SqliteJournal::open(&loaded.database(), Arc::new(state.key), config.store.max_bytes)
-            .map_err(|error| Failure::of(&error))?;
+    let origin = state.key.public().name().to_owned();
+    let journal = SqliteJournal::open(&loaded.database(), state.key, config.store.max_bytes)
+        .map_err(|error| Failure::of(&error))?;
     let journal = Arc::new(journal);
     let (env, path) = (tool_environment(&config.tools.env), tool_path(config.tools.path.clone()));
     // All that decides what a plan does, beside the plan: an approval is good for no other.
@@ -84,11 +86,15 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let setting =
         hooks::Setting { tool_root: root.clone(), path: path.clone(), clock: clock.clone() };
     let hooks = hooks::build(loaded, &setting)?;
+    let console = Arc::new(SetOnce::new());
+    let notifiers = notifiers::build(loaded, &setting, &console)?;
+    let told = notifiers.len();
     for hook in &hooks {
         let hash = hook.spec.spec_hash().map_err(|error| Failure::of(&error))?;
         context.push((format!("hook.{}", hook.spec.hook_id), hash.to_string()));
     }
-    let policy = loaded.policy(context);
+    let Deciding { rules, delegations } = approvals::build(loaded, &manifests, &state.principals)?;
+    let policy = loaded.policy(rules, context);
     let executor = ProcessExecutor::new(ProcessConfig {
         root: root.clone(),
         env,
@@ -97,7 +103,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     });
     let tools = manifests.iter().len();
     let hooked = hooks.len();
-    let held = manifests.iter().filter(|manifest| policy.rule(manifest).is_some()).count();
+    let held = manifests.iter().filter(|manifest| policy.may_hold(manifest)).count();
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let (kernel, found) = Kernel::start(Parts {
         journal: journal.clone(),
@@ -108,6 +114,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         policy,
         limits: loaded.limits(),
         hooks,
+        notifiers,
         version: format!("countersign {version}"),
     })
     .await
@@ -116,6 +123,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let server = Server::bind(ServerParts {
         kernel,
         principals: state.principals,
+        delegations,
         clock,
         entropy,
         config: ServerConfig {
@@ -123,6 +131,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             allowed_hosts: config.server.allowed_hosts.clone(),
             max_body_bytes: config.server.max_body_bytes,
             drain: Duration::from_secs(config.server.drain_seconds),
+            pending_after: Duration::from_secs(config.server.pending_after_seconds),
             secure_cookie: config.server.behind_proxy,
             version: version.clone(),
         },
@@ -130,9 +139,11 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     .await
     .map_err(|error| Failure::of(&error))?;
     let base = format!("http://{}", server.address());
+    let link = config.server.public_url.as_ref().unwrap_or(&base);
+    let _ = console.set(link.trim_end_matches('/').to_owned());
     // With --stdio, whoever reads this is the agent's own client: it gets nothing by which it
     // could decide.
-    let console = match stdio {
+    let sign_in = match stdio {
         true => None,
         false => server
             .console_link(&[Role::Approver, Role::Admin])
@@ -152,12 +163,13 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         json!({
             "mcp": format!("{base}/mcp"),
             "agent_token": agent.as_ref().map(|token| token.as_str()),
-            "console": console,
+            "console": sign_in,
             "api": format!("{base}/api/v1"),
             "tools": tools,
             "root": root.display().to_string(),
             "tools_held": held,
             "hooks": hooked,
+            "notifiers": told,
             "manifest_problems": problems.len(),
             "records": records,
             "log": origin,
@@ -176,10 +188,10 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         };
         line("mcp", &format!("{base}/mcp"));
         line("token", agent.as_ref().map_or("as configured", |token| token.as_str()));
-        line("console", console.as_deref().unwrap_or(&base));
+        line("console", sign_in.as_deref().unwrap_or(&base));
         line(
             "",
-            match &console {
+            match &sign_in {
                 Some(_) => "one-time link, good for an hour; later: the token in credentials/",
                 None => "sign in with the approver's token, in credentials/ of the state folder",
             },
@@ -189,6 +201,9 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         line("root", &format!("{}, where tools work", root.display()));
         if hooked > 0 {
             line("hooks", &format!("{hooked}, as declared in the configuration"));
+        }
+        if told > 0 {
+            line("told", &format!("{told} notifiers, of each call that waits"));
         }
         let database = loaded.database();
         line("journal", &format!("{}, {records} records, log {origin}", database.display()));
@@ -304,7 +319,8 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, Failure> {
     })
 }
 
-/// Every `*.clad.toml` of a folder, and every problem in them.
+/// Every tool of a folder that can be run, and every problem in its manifests, in its
+/// `toolclad.toml` and in its scope.
 pub(crate) fn load_manifests(dir: &Path) -> Result<(ManifestSet, Vec<String>), Failure> {
     let failure = |error: std::io::Error| {
         Failure::new(format!("the manifests in {}: {error}", dir.display()))
@@ -314,16 +330,19 @@ pub(crate) fn load_manifests(dir: &Path) -> Result<(ManifestSet, Vec<String>), F
     let mut problems = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failure)? {
         let path = entry.map_err(failure)?.path();
+        let path = match path.file_name().and_then(|name| name.to_str()) {
+            Some(file) if file.ends_with(".clad.toml") => path,
+            Some("toolclad.toml" | "scope.toml") => path,
+            Some("scope") if path.join("scope.toml").is_file() => path.join("scope.toml"),
+            _ => continue,
+        };
         let name = path.display().to_string();
-        if !name.ends_with(".clad.toml") {
-            continue;
-        }
         match std::fs::read_to_string(&path) {
             Ok(text) => files.push((name, text)),
             Err(error) => problems.push(format!("{name}: error: {error}")),
         }
     }
-    let (set, found) = ManifestSet::load(files);
+    let (mut set, found) = ManifestSet::load(files);
     let found = found.iter().map(|problem| {
         let kind = match problem.diagnostic.severity {
             Severity::Error => "not served",
@@ -332,7 +351,28 @@ pub(crate) fn load_manifests(dir: &Path) -> Result<(ManifestSet, Vec<String>), F
         format!("{problem} ({kind})")
     });
     problems.extend(found);
+    problems.extend(set.iter().filter_map(|manifest| {
+        let (name, what) = (manifest.name(), not_yet(manifest)?);
+        Some(format!("{name}: its manifest is right, but {what} not there yet (not served)"))
+    }));
+    set.retain(|manifest| not_yet(manifest).is_none());
     Ok((set, problems))
+}
+
+/// What a tool asks for that nothing here does: it is not served, rather than without it.
+fn not_yet(manifest: &Manifest) -> Option<String> {
+    let format = manifest.output().format();
+    if manifest.backend() != BackendKind::Command {
+        Some(format!("running {} tools is", manifest.backend().as_str()))
+    } else if manifest.filesystem().is_some() {
+        Some("confinement by [filesystem] is".to_owned())
+    } else if manifest.evidence().is_some() {
+        Some("[tool.evidence] is".to_owned())
+    } else if !matches!(format, OutputFormat::Text | OutputFormat::Json) {
+        Some(format!("reading {} output is", format.as_str()))
+    } else {
+        None
+    }
 }
 
 pub(crate) fn tool_path(configured: Option<Vec<PathBuf>>) -> Vec<PathBuf> {

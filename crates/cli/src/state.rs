@@ -4,11 +4,12 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
-use countersign_audit::key::{LogKey, Signer as _};
+use countersign_audit::key::{Handover, LogKey, Signer};
 use countersign_core::digest::Digest;
 use countersign_ports::entropy::Entropy;
-use countersign_server::Principal;
+use countersign_server::{Principal, Role};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -17,7 +18,8 @@ use crate::output::Failure;
 
 /// What the folder holds.
 pub(crate) struct State {
-    pub(crate) key: LogKey,
+    /// The log's key; while it hands over to another, both.
+    pub(crate) key: Arc<dyn Signer>,
     pub(crate) principals: Vec<Principal>,
 }
 
@@ -30,7 +32,7 @@ pub(crate) fn open(loaded: &Loaded, entropy: &dyn Entropy) -> Result<State, Fail
     let dir = &loaded.state;
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| io(dir, &e))?;
     std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(|e| io(dir, &e))?;
-    let key = log_key(loaded, entropy)?;
+    let key = signer(loaded, entropy)?;
     let principals = match loaded.config.principals.as_slice() {
         [] => own_principals(dir, entropy)?,
         tables => tables.iter().map(PrincipalTable::principal).collect(),
@@ -38,9 +40,35 @@ pub(crate) fn open(loaded: &Loaded, entropy: &dyn Entropy) -> Result<State, Fail
     Ok(State { key, principals })
 }
 
+/// The key that signs now, and beside it the one that was before, for as long as its file is kept:
+/// whoever has pinned that one can follow the log until then.
+fn signer(loaded: &Loaded, entropy: &dyn Entropy) -> Result<Arc<dyn Signer>, Failure> {
+    if loaded.state.join(NEXT_KEY).exists() {
+        return Err(Failure::new("a change of the log's key was not finished")
+            .hint("`countersign audit key rotate` finishes it"));
+    }
+    let new = log_key(loaded, entropy)?;
+    let old = loaded.state.join(OLD_KEY);
+    if !old.exists() {
+        return Ok(Arc::new(new));
+    }
+    Ok(Arc::new(Handover { old: read_key(&old)?, new }))
+}
+
+/// The key that follows, before the log has said so.
+pub(crate) const NEXT_KEY: &str = "log.key.next";
+/// The key before, while both sign.
+pub(crate) const OLD_KEY: &str = "log.key.old";
+/// The key.
+pub(crate) const KEY: &str = "log.key";
+
+pub(crate) fn read_key(path: &Path) -> Result<LogKey, Failure> {
+    let text = read_secret(path)?;
+    LogKey::parse(&text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
 fn log_key(loaded: &Loaded, entropy: &dyn Entropy) -> Result<LogKey, Failure> {
-    let path = loaded.state.join("log.key");
-    let public = loaded.public_key();
+    let path = loaded.state.join(KEY);
     if !path.exists() {
         if loaded.database().exists() {
             return Err(Failure::new(format!(
@@ -58,14 +86,19 @@ fn log_key(loaded: &Loaded, entropy: &dyn Entropy) -> Result<LogKey, Failure> {
             .map_err(|error| Failure::of(&error))?;
         write_secret(&path, key.to_text().as_bytes())?;
     }
-    let text = read_secret(&path)?;
-    let key = LogKey::parse(&text)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    let key = read_key(&path)?;
+    write_public(loaded, &key)?;
+    Ok(key)
+}
+
+/// Keeps the public key beside the log up to date.
+pub(crate) fn write_public(loaded: &Loaded, key: &LogKey) -> Result<(), Failure> {
+    let public = loaded.public_key();
     let line = format!("{}\n", key.public());
     if std::fs::read_to_string(&public).ok().as_deref() != Some(&line) {
         std::fs::write(&public, line).map_err(|e| io(&public, &e))?;
     }
-    Ok(key)
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -73,6 +106,15 @@ fn log_key(loaded: &Loaded, entropy: &dyn Entropy) -> Result<LogKey, Failure> {
 struct PrincipalsFile {
     principals: Vec<PrincipalTable>,
 }
+
+/// Id, name, role, and owner.
+type OwnPrincipal = (&'static str, &'static str, Role, Option<&'static str>);
+
+/// Who there is where nobody is configured.
+const OWN_PRINCIPALS: [OwnPrincipal; 2] = [
+    ("operator", "Operator", Role::Approver, None),
+    ("agent", "Agent", Role::Agent, Some("operator")),
+];
 
 fn own_principals(dir: &Path, entropy: &dyn Entropy) -> Result<Vec<Principal>, Failure> {
     let path = dir.join("principals.toml");
@@ -88,10 +130,12 @@ fn own_principals(dir: &Path, entropy: &dyn Entropy) -> Result<Vec<Principal>, F
             .mode(0o700)
             .create(&credentials)
             .map_err(|e| io(&credentials, &e))?;
-        for (id, display, role, owner) in [
-            ("operator", "Operator", "approver", ""),
-            ("agent", "Agent", "agent", "owner = \"operator\"\n"),
-        ] {
+        for (id, display, role, owner) in OWN_PRINCIPALS {
+            let role = match role {
+                Role::Agent => "agent",
+                _ => "approver",
+            };
+            let owner = owner.map(|owner| format!("owner = \"{owner}\"\n")).unwrap_or_default();
             let mut bytes = Zeroizing::new([0u8; 32]);
             entropy.fill(bytes.as_mut()).map_err(|error| Failure::of(&error))?;
             let token = Zeroizing::new(format!("cs_{role}_{}", hex::encode(bytes.as_ref())));
@@ -104,7 +148,31 @@ fn own_principals(dir: &Path, entropy: &dyn Entropy) -> Result<Vec<Principal>, F
         }
         write_secret(&path, text.as_bytes())?;
     }
-    let text = read_secret(&path)?;
+    read_principals(&path)
+}
+
+/// The principals as they are or would be at the next start, without making anything.
+pub(crate) fn principals(loaded: &Loaded) -> Result<Vec<Principal>, Failure> {
+    let path = loaded.state.join("principals.toml");
+    if !loaded.config.principals.is_empty() {
+        return Ok(loaded.config.principals.iter().map(PrincipalTable::principal).collect());
+    }
+    if path.exists() {
+        return read_principals(&path);
+    }
+    let table = |(id, display, role, owner): OwnPrincipal| Principal {
+        id: id.to_owned(),
+        display: display.to_owned(),
+        roles: [role].into(),
+        owner: owner.map(str::to_owned),
+        groups: Default::default(),
+        tokens: Vec::new(),
+    };
+    Ok(OWN_PRINCIPALS.map(table).to_vec())
+}
+
+fn read_principals(path: &Path) -> Result<Vec<Principal>, Failure> {
+    let text = read_secret(path)?;
     let file: PrincipalsFile = toml::from_str(&text)
         .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
     Ok(file.principals.iter().map(PrincipalTable::principal).collect())
@@ -118,7 +186,7 @@ pub(crate) fn token(state: &Path, role: &str) -> Option<Zeroizing<String>> {
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
-fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = Path::new(&name);

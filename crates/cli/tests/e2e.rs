@@ -281,6 +281,40 @@ fn a_client_that_goes_away_does_not_end_the_hold_and_one_that_cancels_does() {
 }
 
 #[test]
+fn a_client_that_cannot_wait_is_told_so_and_the_same_call_goes_on_over_a_restart() {
+    for client in CLIENTS {
+        let world = World::new();
+        world.configure("[server]\npending_after_seconds = 1\n");
+        let gateway = world.start();
+        let args = ["call", "create_directory", r#"{"path": "made"}"#];
+        let pending = finish(client.over_http(&gateway, &args));
+        assert_ne!(pending["isError"], true, "{client:?}: {pending}");
+        assert!(text(&pending).starts_with("pending approval: hold "), "{pending}");
+        assert_eq!(pending["structuredContent"]["status"], "pending");
+        let hold = world.held("create_directory");
+        assert_eq!(pending["_meta"]["countersign/hold"], hold["id"]);
+        let again = finish(client.over_http(&gateway, &args));
+        assert_eq!(again["structuredContent"], pending["structuredContent"], "{again}");
+        gateway.kill();
+
+        // Decided while nobody is there: nothing runs until the call is sent again, and then once.
+        let gateway = world.start();
+        assert_eq!(world.held("create_directory")["id"], hold["id"]);
+        world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
+        assert!(!world.root().join("made").exists());
+        let done = finish(client.over_http(&gateway, &args));
+        assert_eq!(done["structuredContent"]["status"], "success", "{done}");
+        assert!(world.root().join("made").is_dir());
+        check_receipt(&world, &done);
+        let story = world.story();
+        let count = |what: &str| story.iter().filter(|kind| *kind == what).count();
+        assert_eq!((count("approval_requested"), count("tool_intent_recorded")), (1, 1));
+        let (whole, report) = world.verify();
+        assert!(whole, "{report}");
+    }
+}
+
+#[test]
 fn a_killed_gateway_is_taken_up_again_by_the_same_client() {
     for client in CLIENTS {
         let world = World::new();
@@ -299,4 +333,60 @@ fn a_killed_gateway_is_taken_up_again_by_the_same_client() {
         let _ = lost.kill();
         let _ = lost.wait();
     }
+}
+
+/// The verifier that shares no code with this one.
+fn python_verifier(arguments: &[&str]) -> (Option<i32>, String) {
+    let script = common::repository().join("examples/verify.py");
+    let output = Command::new(provided("COUNTERSIGN_E2E_PYTHON"))
+        .arg(script)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_python_verifier_agrees_on_every_fixture() {
+    let at = |name: &str| {
+        common::repository().join("fixtures/audit").join(name).to_str().unwrap().to_owned()
+    };
+    let files = ["bundles", "critics", "receipts", "rules"];
+    let [bundles, critics, receipts, rules] = files.map(|f| at(&format!("attacks/v1/{f}.ndjson")));
+    let (code, said) = python_verifier(&["cases", &bundles, &critics, &receipts, &rules]);
+    assert_eq!(code, Some(0), "{said}");
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    let key = read("critic/v1/critic.pub");
+    let (chain, anchor) =
+        (at("critic/v1/countersign-1.json"), at("critic/v1/countersign-1.anchor.json"));
+    let (code, said) = python_verifier(&["critic", &chain, "--key", &key, "--anchor", &anchor]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn the_python_verifier_agrees_on_what_a_gateway_wrote_and_on_changed_keys() {
+    let world = World::new();
+    let gateway = world.start();
+    let call = world.spawn_call("create_directory", &json!({"path": "made"}));
+    let id = world.held("create_directory")["id"].as_str().unwrap().to_owned();
+    world.text(&["approvals", "approve", &id]);
+    finish(call);
+    gateway.stop();
+    let old = std::fs::read_to_string(world.state().join("log.pub")).unwrap();
+    let new = world.text(&["audit", "key", "rotate"]);
+    world.text(&["audit", "key", "retire"]);
+    let gateway = world.start();
+    world.json(&["call", "git_log"]);
+    gateway.stop();
+    let path = |name: &str| world.dir.path().join(name).to_str().unwrap().to_owned();
+    let (bundle, receipt) = (path("log.bundle"), path("receipt.json"));
+    world.text(&["audit", "export", "--bundle", &bundle]);
+    world.text(&["audit", "receipt", "3", "--out", &receipt]);
+    for key in [&old, &new] {
+        let (code, said) = python_verifier(&["log", &bundle, "--key", key]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert_eq!(python_verifier(&["receipt", &receipt, "--key", &new]).0, Some(0));
+    assert_eq!(python_verifier(&["receipt", &receipt, "--key", &old]).0, Some(1));
 }

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::Digest;
+pub use crate::hold_policy::{
+    EscalationStep, Factor, HoldPolicy, HoldPolicyError, MAX_APPROVALS, MAX_NAME_LEN,
+};
+pub use crate::hold_record::HoldRecord;
 use crate::id::{AgentId, ApprovalRequestId};
 use crate::word::words;
 
@@ -100,6 +104,25 @@ pub struct HeldAction {
     /// The digest of what the approver is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendering_digest: Option<Digest>,
+    /// Whose approvals it takes; absent when one approver is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<HoldPolicy>,
+    /// The answers so far, the first one first. Those about another fingerprint do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Vote>,
+    /// Who is looking at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// The fingerprint of the call as it was asked, once an approver has edited the arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_from: Option<Digest>,
+    /// How many steps of the policy's `escalate` have been taken.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub escalated: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// An answer to a hold.
@@ -137,4 +160,59 @@ pub struct Approver {
     pub id: String,
     /// The principal's name for people.
     pub display: String,
+}
+
+/// One answer of several. One denial ends a hold, so all but the last are approvals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// Which of the two answers.
+    pub decision: DecisionKind,
+    /// Why; a missing reason reads as `null` and is written as such.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who answered.
+    pub approver: Approver,
+    /// The principal the answer was given for, by a delegation that was in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
+    /// The groups it may count for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// The call it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Digest>,
+    /// RFC 3339.
+    pub at: String,
+}
+
+impl Vote {
+    /// Whether a person stands behind both, as voter or as the one voted for.
+    #[must_use]
+    pub fn shares_person(&self, other: &Self) -> bool {
+        let people = [Some(&self.approver.id), self.on_behalf_of.as_ref()];
+        people.into_iter().flatten().any(|person| other.involves(person))
+    }
+
+    /// Whether it approves the call of this fingerprint.
+    #[must_use]
+    pub fn approves(&self, fingerprint: Option<Digest>) -> bool {
+        self.decision == DecisionKind::Approve && self.fingerprint == fingerprint
+    }
+
+    /// Whether this principal stands behind it.
+    #[must_use]
+    pub fn involves(&self, principal: &str) -> bool {
+        self.approver.id == principal || self.on_behalf_of.as_deref() == Some(principal)
+    }
+}
+
+/// Somebody is looking at a hold. It tells others; it keeps nobody from deciding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Who.
+    pub by: Approver,
+    /// RFC 3339.
+    pub at: String,
+    /// RFC 3339; from then on the claim is over.
+    pub until: String,
 }

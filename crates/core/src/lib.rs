@@ -11,6 +11,8 @@ pub mod digest;
 pub mod effect;
 pub mod error;
 pub mod hold;
+mod hold_policy;
+mod hold_record;
 pub mod hook;
 pub mod id;
 pub mod journal;

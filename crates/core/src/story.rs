@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::approval::{ApprovalDecision, ApprovalLifecycleStatus, ApprovalRecord};
+use crate::hold::HoldRecord;
 use crate::hook::{HookRecord, HookRecordPayload, HookResponseDecision};
 use crate::journal::{JournalPayload, JournalRecord};
 use crate::refs::SourceRef;
@@ -113,12 +114,14 @@ pub fn call_status<'a>(records: impl IntoIterator<Item = &'a JournalRecord>) -> 
 pub fn tell(record: &JournalRecord) -> Told {
     let (title, detail, actor) = match &record.payload {
         JournalPayload::Approval(approval) => tell_approval(approval),
+        JournalPayload::Hold(step) => tell_hold(step),
         JournalPayload::Tool(tool) => tell_tool(tool),
         JournalPayload::RunLifecycle(run) => {
             let title = match run.status.as_str() {
                 "started" => "Run started",
                 "ended" => "Run ended",
                 "access_refused" => "Access refused",
+                "notice_lost" => "Nobody told",
                 _ => "Run",
             };
             let detail = match title {
@@ -205,6 +208,29 @@ fn tell_approval(record: &ApprovalRecord) -> (&'static str, String, Option<Strin
         ApprovalRecord::DispatchResult { effect_result, .. } => {
             ("Approval closed", effect_result.redacted_summary.clone(), None)
         }
+    }
+}
+
+fn tell_hold(step: &HoldRecord) -> (&'static str, String, Option<String>) {
+    match step {
+        HoldRecord::Voted { vote, .. } => {
+            let mut detail = match &vote.reason {
+                Some(reason) => format!("\u{201c}{reason}\u{201d}"),
+                None => "no reason given".to_owned(),
+            };
+            if let Some(delegator) = &vote.on_behalf_of {
+                detail.push_str(&format!(", for {delegator}"));
+            }
+            ("Approved, more are needed", detail, Some(vote.approver.display.clone()))
+        }
+        HoldRecord::Claimed { by, at_millis, until_millis, .. } => {
+            let seconds = until_millis.saturating_sub(*at_millis).div_ceil(1000);
+            ("Claimed", format!("for {seconds} s at most"), Some(by.display.clone()))
+        }
+        HoldRecord::Released { by, .. } => {
+            ("Claim released", String::new(), Some(by.display.clone()))
+        }
+        HoldRecord::Escalated { steps, .. } => ("Escalated", format!("step {steps}"), None),
     }
 }
 

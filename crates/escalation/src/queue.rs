@@ -1,35 +1,55 @@
-//! The queue: every hold that waits, who waits for it, and when its time is over.
+//! The queue as others use it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_core::digest::Digest;
-use countersign_core::hold::{Approver, Decision, HeldAction, HoldKind, HoldStatus};
+use countersign_core::hold::{Approver, Decision, HeldAction, HoldStatus};
 use countersign_core::id::{AgentId, ApprovalRequestId};
 use countersign_ports::clock::Clock;
-use serde_json::Value;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 
-use crate::machine::{Effect, Event, Illegal, Outcome, State, step};
-use crate::time::rfc3339;
+use crate::driver;
+use crate::events::Subscription;
+use crate::held::{Edit, Held, HoldRequest};
+use crate::machine::{Change, Event, Illegal, Outcome, Refusal, State};
+use crate::notify::Notifiers;
+use crate::page::{Cursor, Page};
+use crate::store::{Applied, Begun, Ended, Inner, Unapplied};
+use crate::sync::Arc;
+use crate::voter::Voter;
+use crate::waiting::{Admission, Pin, Waiting};
 
 /// The longest time a hold may wait.
-const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// How often the wall clock is looked at when no deadline is nearer.
-const CLOCK_CHECK: Duration = Duration::from_secs(5);
+pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Makes outcomes durable.
 #[async_trait]
 pub trait Recorder: Send + Sync {
-    /// Returns once the outcome is durable; only then does anybody learn of it.
+    /// Returns once the outcome is durable; only then does anybody learn of it. The votes of
+    /// the hold are those that made it.
+    ///
+    /// Polled once where the decision is made, so that a recorder that is done at once costs
+    /// no task, and then by a task of its own: whoever decided may hang up. A panic is
+    /// contained and counts as an error.
     ///
     /// # Errors
     /// When it could not be recorded, or does not count. The hold is then denied.
-    async fn record(&self, hold: &HeldAction, outcome: &Outcome) -> Result<(), RecordError>;
+    async fn record(&self, hold: &Held, outcome: &Outcome) -> Result<(), RecordError>;
+
+    /// Returns once what a person did to a hold that goes on is durable; only then does it
+    /// count. `hold` is as it will be, unless something else happens first: the change may
+    /// come too late, and then it is on record and does not count.
+    ///
+    /// A step of escalation comes here as well, once it has been taken: it follows from the
+    /// policy and the time, whether or not it can be recorded.
+    ///
+    /// # Errors
+    /// When it could not be recorded. What a person did then has not happened.
+    async fn record_change(&self, hold: &Held, change: &Change) -> Result<(), RecordError> {
+        let _ = (hold, change);
+        Ok(())
+    }
 }
 
 /// Records nothing: for a queue whose holds need not outlive the process.
@@ -38,7 +58,7 @@ pub struct NoRecorder;
 
 #[async_trait]
 impl Recorder for NoRecorder {
-    async fn record(&self, _: &HeldAction, _: &Outcome) -> Result<(), RecordError> {
+    async fn record(&self, _: &Held, _: &Outcome) -> Result<(), RecordError> {
         Ok(())
     }
 }
@@ -68,34 +88,16 @@ pub struct Limits {
     pub per_agent: usize,
     /// Ended holds that stay readable.
     pub finished: usize,
+    /// How long an ended hold stays readable, unless there are too many.
+    pub finished_for: Duration,
 }
 
 impl Default for Limits {
-    /// 10,000 in all, 100 for one agent, 10,000 ended.
+    /// 10,000 in all, 100 for one agent, 10,000 ended, for a day.
     fn default() -> Self {
-        Self { total: 10_000, per_agent: 100, finished: 10_000 }
+        let finished_for = Duration::from_secs(24 * 60 * 60);
+        Self { total: 10_000, per_agent: 100, finished: 10_000, finished_for }
     }
-}
-
-/// What is to be held.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HoldRequest {
-    /// The approval request that waits; 128 bits nobody can guess.
-    pub id: ApprovalRequestId,
-    /// What kind of action.
-    pub kind: HoldKind,
-    /// One line: what would happen.
-    pub summary: String,
-    /// Which rule asks for a person.
-    pub reason: String,
-    /// What the approver needs to see.
-    pub context_snapshot: Value,
-    /// Milliseconds since the Unix epoch; the time allowed counts from here.
-    pub created_at_millis: u64,
-    /// The exact call an approval would release.
-    pub fingerprint: Option<Digest>,
-    /// The digest of what the approver is shown.
-    pub rendering_digest: Option<Digest>,
 }
 
 /// Why an action is not held. It is denied, then and there.
@@ -134,6 +136,9 @@ pub enum ResolveError {
     /// Whoever asked cannot decide.
     #[error("an agent cannot decide about its own call")]
     OwnRequest,
+    /// This person cannot, or not in this form; the hold is unchanged.
+    #[error(transparent)]
+    Refused(Refusal),
     /// The request does not offer such a decision; the hold is unchanged.
     #[error("{0}")]
     NotAllowed(String),
@@ -148,6 +153,9 @@ pub enum ResolveError {
         /// Who or what overruled it, and why.
         reason: String,
     },
+    /// It could not be made durable, and was not to end the hold, which is unchanged.
+    #[error("it is not recorded, so it does not count: {0}")]
+    NotCounted(String),
     /// The queue is being shut down; the hold stays as it is.
     #[error("the gateway is stopping")]
     Closed,
@@ -156,89 +164,54 @@ pub enum ResolveError {
 /// A hold that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// As it was listed, with its final status.
-    pub hold: HeldAction,
+    /// With its final status.
+    pub hold: Held,
     /// How it ended.
     pub outcome: Outcome,
 }
 
 impl Eq for Resolved {}
 
+/// What became of a vote.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Voted {
+    /// It is on record, and the hold waits for more.
+    Counted(Held),
+    /// It ended the hold.
+    Ended(Resolved),
+}
+
 /// The gateway stops before there was an outcome; the hold itself goes on in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway is stopping; the call is still held")]
 pub struct Closed;
 
-struct Slot {
-    hold: HeldAction,
-    state: State,
-    place: (u64, ApprovalRequestId),
-    /// Wall time and monotonic time of one and the same moment.
-    wall_anchor: u64,
-    anchor: Instant,
-    expires: Instant,
-    failure: Option<RecordError>,
-    released: watch::Sender<Option<Outcome>>,
-}
-
-#[derive(Default)]
-struct Table {
-    slots: HashMap<ApprovalRequestId, Slot>,
-    pending: BTreeMap<(u64, ApprovalRequestId), ()>,
-    deadlines: BTreeSet<(Instant, ApprovalRequestId)>,
-    admitted: usize,
-    admitted_by_agent: HashMap<AgentId, usize>,
-    finished: VecDeque<ApprovalRequestId>,
-    closed: bool,
-}
-
-struct Inner {
-    table: Mutex<Table>,
-    clock: Arc<dyn Clock>,
-    recorder: Arc<dyn Recorder>,
-    limits: Limits,
-    earlier_deadline: Notify,
-    changed: watch::Sender<u64>,
-    closing: watch::Sender<bool>,
-}
-
 /// Every hold that waits. Clones share one queue.
 #[derive(Clone)]
-pub struct EscalationQueue(Arc<Inner>);
-
-/// A place in the queue, taken before anything is recorded, so that a full queue is known
-/// first. Dropped without a hold, it is free again.
-pub struct Admission {
-    inner: Arc<Inner>,
-    agent_id: AgentId,
-    timeout: Duration,
-    used: bool,
-}
-
-/// One who waits for a hold. Dropping it before there is an outcome cancels the hold, and
-/// that is recorded.
-pub struct Waiting {
-    inner: Arc<Inner>,
-    id: ApprovalRequestId,
-    outcome: watch::Receiver<Option<Outcome>>,
-    done: bool,
-}
+pub struct EscalationQueue(pub(crate) Arc<Inner>);
 
 impl EscalationQueue {
     /// An empty queue. Must be called inside a tokio runtime: one task of it watches all
     /// deadlines, and ends with the last clone of the queue.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, recorder: Arc<dyn Recorder>, limits: Limits) -> Self {
-        let inner = Arc::new(Inner {
-            table: Mutex::default(),
-            clock,
-            recorder,
-            limits,
-            earlier_deadline: Notify::new(),
-            changed: watch::Sender::new(0),
-            closing: watch::Sender::new(false),
-        });
-        tokio::spawn(watch_deadlines(Arc::downgrade(&inner)));
+        Self::started(Inner::new(clock, recorder, limits, None))
+    }
+
+    /// As [`EscalationQueue::new`], with people who are told about each hold.
+    #[must_use]
+    pub fn with_notifiers(
+        clock: Arc<dyn Clock>,
+        recorder: Arc<dyn Recorder>,
+        limits: Limits,
+        notifiers: Notifiers,
+    ) -> Self {
+        Self::started(Inner::new(clock, recorder, limits, Some(notifiers)))
+    }
+
+    fn started(inner: Inner) -> Self {
+        let inner = Arc::new(inner);
+        driver::start(&inner);
         Self(inner)
     }
 
@@ -250,50 +223,59 @@ impl EscalationQueue {
         if timeout < Duration::from_millis(1) || timeout > MAX_TIMEOUT {
             return Err(HoldError::Timeout(timeout));
         }
-        let limits = self.0.limits;
-        let mut table = self.0.lock();
-        if table.closed {
+        if self.0.is_closed() {
             return Err(HoldError::Closed);
         }
-        let own = table.admitted_by_agent.get(&agent_id).copied().unwrap_or(0);
-        for (pending, limit, scope) in
-            [(table.admitted, limits.total, ""), (own, limits.per_agent, " for one agent")]
-        {
-            if pending >= limit {
-                return Err(HoldError::QueueFull { pending, limit, scope });
-            }
-        }
-        table.admitted += 1;
-        *table.admitted_by_agent.entry(agent_id.clone()).or_default() += 1;
-        let inner = Arc::clone(&self.0);
-        Ok(Admission { inner, agent_id, timeout, used: false })
+        self.0.admit(&agent_id, true)?;
+        Ok(Admission::new(Arc::clone(&self.0), agent_id, timeout))
     }
 
     /// A place for a hold from before a restart. It was admitted once, so no limit that has
     /// been lowered since can shut it out.
     #[must_use]
     pub fn readmit(&self, agent_id: AgentId, timeout: Duration) -> Admission {
-        let mut table = self.0.lock();
-        table.admitted += 1;
-        *table.admitted_by_agent.entry(agent_id.clone()).or_default() += 1;
-        let (inner, timeout) = (Arc::clone(&self.0), timeout.min(MAX_TIMEOUT));
-        Admission { inner, agent_id, timeout, used: false }
+        // Without bounds there is always a place.
+        let _ = self.0.admit(&agent_id, false);
+        Admission::new(Arc::clone(&self.0), agent_id, timeout.min(MAX_TIMEOUT))
     }
 
-    /// Waits for a hold that nobody waits for any more, as after a restart. `None` when there
-    /// is no such hold or it has ended.
+    /// Takes a place and makes the hold visible: for whoever has nothing to do in between.
+    ///
+    /// # Errors
+    /// As [`EscalationQueue::admit`].
+    pub fn enqueue(
+        &self,
+        agent_id: AgentId,
+        timeout: Duration,
+        request: HoldRequest,
+    ) -> Result<Waiting, HoldError> {
+        Ok(self.admit(agent_id, timeout)?.hold(request))
+    }
+
+    /// Waits for a hold as well, or for one that nobody waits for any more, as after a
+    /// restart. `None` when there is no such hold or it has ended.
     #[must_use]
     pub fn join(&self, id: &ApprovalRequestId) -> Option<Waiting> {
-        let table = self.0.lock();
-        let slot = table.slots.get(id)?;
-        if matches!(slot.state, State::Final(_)) {
-            return None;
-        }
-        let outcome = slot.released.subscribe();
-        Some(Waiting { inner: Arc::clone(&self.0), id: id.clone(), outcome, done: false })
+        Waiting::join(&self.0, self.0.find(id)?)
     }
 
-    /// Decides. Returns once the decision is durable and the waiter has been released.
+    /// Waits for the oldest pending hold of this agent for this call, by the fingerprint it was
+    /// asked with.
+    #[must_use]
+    pub fn join_call(&self, agent_id: &AgentId, fingerprint: &Digest) -> Option<Waiting> {
+        let keys = self.0.find_call(agent_id, fingerprint);
+        keys.into_iter().find_map(|key| Waiting::join(&self.0, key))
+    }
+
+    /// The oldest pending hold of this agent for this call.
+    #[must_use]
+    pub fn find_call(&self, agent_id: &AgentId, fingerprint: &Digest) -> Option<Held> {
+        let keys = self.0.find_call(agent_id, fingerprint);
+        keys.into_iter().find_map(|key| self.0.with(key, |live| live.state.held().clone()))
+    }
+
+    /// Decides, for a hold that any approver may answer, and denies any. Returns once the
+    /// decision is durable and the waiter has been released.
     ///
     /// # Errors
     /// When it does not count; the error says who or what was first.
@@ -303,324 +285,208 @@ impl EscalationQueue {
         decision: Decision,
         approver: Approver,
     ) -> Result<Resolved, ResolveError> {
-        let (mut released, own) = {
-            let mut table = self.0.lock();
-            let closed = table.closed;
-            let slot = table.slots.get_mut(id).ok_or(ResolveError::NotFound)?;
-            if slot.hold.agent_id.as_str() == approver.id {
-                return Err(ResolveError::OwnRequest);
-            }
-            let released = slot.released.subscribe();
-            if closed && !matches!(slot.state, State::Final(_)) {
-                return Err(ResolveError::Closed);
-            }
-            let event = Event::Decide(decision, approver);
-            let own = match self.0.apply(&mut table, id, event) {
-                Ok(()) => true,
-                Err(Illegal::Recording | Illegal::Final(_) | Illegal::NotRecording) => false,
-            };
-            (released, own)
+        match self.vote(id, Voter::new(approver), decision, None).await? {
+            Voted::Ended(resolved) => Ok(resolved),
+            Voted::Counted(_) => Err(ResolveError::NotAllowed("this takes a vote".to_owned())),
+        }
+    }
+
+    /// Answers. One denial ends the hold; an approval does when the hold's policy is met with
+    /// it. Returns once the answer is durable and, when it ended the hold, the waiter released.
+    ///
+    /// With `seen`, an answer counts only while the call has that fingerprint.
+    ///
+    /// # Errors
+    /// When it does not count; the error says why, or who or what was first.
+    pub async fn vote(
+        &self,
+        id: &ApprovalRequestId,
+        voter: Voter,
+        decision: Decision,
+        seen: Option<Digest>,
+    ) -> Result<Voted, ResolveError> {
+        let pin = self.pin(id)?;
+        let ended = match self.act(&pin, Event::Vote { voter, decision, seen }).await? {
+            Acted::Pending(held) => return Ok(Voted::Counted(held)),
+            Acted::Ended { own, ended } => (own, ended),
         };
-        // The sender lives in the slot, which outlives its outcome.
-        let outcome = match released.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().ok_or(ResolveError::NotFound)?,
-            Err(_) => return Err(ResolveError::NotFound),
-        };
-        let (hold, failure) = {
-            let table = self.0.lock();
-            let slot = table.slots.get(id).ok_or(ResolveError::NotFound)?;
-            (slot.hold.clone(), slot.failure.clone())
-        };
-        if let Some(failure) = failure {
-            return Err(match failure {
+        match ended {
+            (true, Ended { failure: Some(failure), .. }) => Err(match *failure {
                 RecordError::Failed(why) => ResolveError::NotRecorded(why),
                 RecordError::Overruled { code, reason } => ResolveError::Overruled { code, reason },
-            });
+            }),
+            (true, ended) if ended.outcome.status != HoldStatus::Expired => {
+                Ok(Voted::Ended(ended.into()))
+            }
+            (_, ended) => Err(too_late(ended)),
         }
-        let resolved = Resolved { hold, outcome };
-        match resolved.outcome.status {
-            HoldStatus::Expired => Err(ResolveError::Expired(Box::new(resolved))),
-            _ if own => Ok(resolved),
-            _ => Err(ResolveError::AlreadyResolved(Box::new(resolved))),
+    }
+
+    /// Changes the call that an approval releases. What was voted before does not count any
+    /// more; whoever edits may vote then, like everybody. Returns once that is durable.
+    ///
+    /// # Errors
+    /// When it does not count; the error says why.
+    pub async fn edit(
+        &self,
+        id: &ApprovalRequestId,
+        by: Approver,
+        edit: Edit,
+    ) -> Result<Held, ResolveError> {
+        self.change(id, Event::Edit(by, Box::new(edit))).await
+    }
+
+    /// Tells others that somebody is looking at a hold, for so long at most. It keeps nobody
+    /// from deciding. Claiming again moves the end.
+    ///
+    /// # Errors
+    /// When somebody else is, or they may not decide about it, or it has ended.
+    pub async fn claim(
+        &self,
+        id: &ApprovalRequestId,
+        by: Approver,
+        time: Duration,
+    ) -> Result<Held, ResolveError> {
+        let for_millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.change(id, Event::Claim { by, for_millis }).await
+    }
+
+    /// Takes a claim back.
+    ///
+    /// # Errors
+    /// When they have none, or the hold has ended.
+    pub async fn unclaim(
+        &self,
+        id: &ApprovalRequestId,
+        by: Approver,
+    ) -> Result<Held, ResolveError> {
+        self.change(id, Event::Unclaim(by)).await
+    }
+
+    async fn change(&self, id: &ApprovalRequestId, event: Event) -> Result<Held, ResolveError> {
+        let pin = self.pin(id)?;
+        match self.act(&pin, event).await? {
+            Acted::Pending(held) => Ok(held),
+            Acted::Ended { ended, .. } => Err(too_late(ended)),
         }
+    }
+
+    fn pin(&self, id: &ApprovalRequestId) -> Result<Pin, ResolveError> {
+        let key = self.0.find(id).ok_or(ResolveError::NotFound)?;
+        Pin::new(&self.0, key).ok_or(ResolveError::NotFound)
+    }
+
+    /// What a person does, and what comes of it once it is durable.
+    async fn act(&self, pin: &Pin, event: Event) -> Result<Acted, ResolveError> {
+        let applied = match self.0.begin(pin.key(), event) {
+            Ok(Begun::Applied(applied)) => Ok(applied),
+            Ok(Begun::Changing(changing)) => {
+                let changed = self.0.record_change(pin.key(), changing).await;
+                changed.map_err(|error| ResolveError::NotCounted(error.to_string()))?
+            }
+            Err(error) => Err(error),
+        };
+        let own = match applied {
+            Ok(Applied::Pending(held)) => return Ok(Acted::Pending(held)),
+            Ok(Applied::Ending) => true,
+            Err(Unapplied::Illegal(Illegal::Refused(Refusal::OwnRequest))) => {
+                return Err(ResolveError::OwnRequest);
+            }
+            Err(Unapplied::Illegal(Illegal::Refused(refusal))) => {
+                return Err(ResolveError::Refused(refusal));
+            }
+            Err(Unapplied::Closed) => return Err(ResolveError::Closed),
+            Err(Unapplied::Gone) => return Err(ResolveError::NotFound),
+            Err(Unapplied::Illegal(Illegal::Pair { .. })) => false,
+        };
+        let ended = pin.ended().await.ok_or(ResolveError::NotFound)?;
+        Ok(Acted::Ended { own, ended })
+    }
+
+    /// Every pending hold, the oldest first, then by id. Copies them all, with their contexts:
+    /// [`EscalationQueue::page`] does not.
+    #[must_use]
+    pub fn pending(&self) -> Vec<HeldAction> {
+        self.list_pending().iter().map(Held::to_action).collect()
     }
 
     /// Every pending hold, the oldest first, then by id.
     #[must_use]
-    pub fn pending(&self) -> Vec<HeldAction> {
-        let table = self.0.lock();
-        let slots = table.pending.keys().filter_map(|(_, id)| table.slots.get(id));
-        slots.map(|slot| slot.hold.clone()).collect()
+    pub fn list_pending(&self) -> Vec<Held> {
+        self.page(None, usize::MAX).holds
+    }
+
+    /// So many pending holds after a place, the oldest first, then by id. A hold that is
+    /// pending all the time is in one of the pages and in no other.
+    #[must_use]
+    pub fn page(&self, after: Option<&Cursor>, limit: usize) -> Page {
+        crate::page::page(&self.0, after, limit)
+    }
+
+    /// How many holds are pending or about to be.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.admitted()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// One hold, pending or ended, with its outcome if it has one.
     #[must_use]
     pub fn find(&self, id: &ApprovalRequestId) -> Option<(HeldAction, Option<Outcome>)> {
-        let table = self.0.lock();
-        let slot = table.slots.get(id)?;
-        let outcome = match &slot.state {
-            State::Final(outcome) => Some(outcome.clone()),
-            State::Pending { .. } | State::Recording(_) => None,
-        };
-        Some((slot.hold.clone(), outcome))
+        let (held, outcome) = self.find_held(id)?;
+        Some((held.to_action(), outcome))
     }
 
-    /// Changes whenever a hold appears or ends.
+    /// As [`EscalationQueue::find`], without copying the hold.
+    #[must_use]
+    pub fn find_held(&self, id: &ApprovalRequestId) -> Option<(Held, Option<Outcome>)> {
+        let state = self.0.with(self.0.find(id)?, |live| live.state.clone())?;
+        Some(match state {
+            State::Final(held, outcome) => (held, Some((*outcome).clone())),
+            State::Pending(held) | State::Recording(held, _) => (held, None),
+        })
+    }
+
+    /// Changes whenever a hold appears, changes or ends.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 
+    /// Follows what happens after the event of this number; with `None`, from now on.
+    #[must_use]
+    pub fn subscribe(&self, after: Option<u64>) -> Subscription {
+        Subscription::new(Arc::clone(&self.0), after)
+    }
+
     /// Lets every waiter go without an outcome and takes no more holds or decisions. The
     /// holds stay pending in the journal, and are found there at the next start.
     pub fn close(&self) {
-        self.0.lock().closed = true;
-        self.0.closing.send_replace(true);
+        self.0.close();
     }
 }
 
-impl Admission {
-    /// Makes the hold visible and waits for it.
-    #[must_use]
-    pub fn hold(mut self, request: HoldRequest) -> Waiting {
-        let id = request.id.clone();
-        let outcome = self.insert(request);
-        Waiting { inner: Arc::clone(&self.inner), id, outcome, done: false }
-    }
+/// What came of what a person did.
+enum Acted {
+    Pending(Held),
+    Ended { own: bool, ended: Ended },
+}
 
-    /// Makes the hold visible with nobody waiting for it, as after a restart.
-    pub fn reopen(mut self, request: HoldRequest) {
-        drop(self.insert(request));
-    }
-
-    fn insert(&mut self, request: HoldRequest) -> watch::Receiver<Option<Outcome>> {
-        self.used = true;
-        let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        let expires_at = request.created_at_millis.saturating_add(timeout_ms);
-        let (wall, now) = (self.inner.clock.now_millis(), Instant::now());
-        let left = Duration::from_millis(expires_at.saturating_sub(wall)).min(self.timeout);
-        let place = (request.created_at_millis, request.id.clone());
-        let (released, outcome) = watch::channel(None);
-        let slot = Slot {
-            hold: HeldAction {
-                id: request.id.clone(),
-                agent_id: self.agent_id.clone(),
-                kind: request.kind,
-                summary: request.summary,
-                reason: request.reason,
-                context_snapshot: request.context_snapshot,
-                created_at: rfc3339(request.created_at_millis),
-                expires_at: rfc3339(expires_at),
-                status: HoldStatus::Pending,
-                fingerprint: request.fingerprint,
-                rendering_digest: request.rendering_digest,
-            },
-            state: State::Pending { expires_at },
-            place: place.clone(),
-            wall_anchor: wall,
-            anchor: now,
-            expires: now + left,
-            failure: None,
-            released,
-        };
-        let mut table = self.inner.lock();
-        let first = table.deadlines.first().is_none_or(|(first, _)| slot.expires < *first);
-        table.deadlines.insert((slot.expires, request.id.clone()));
-        table.pending.insert(place, ());
-        table.slots.insert(request.id, slot);
-        drop(table);
-        if first {
-            self.inner.earlier_deadline.notify_one();
-        }
-        self.inner.changed.send_modify(|n| *n += 1);
-        outcome
+impl From<Ended> for Resolved {
+    fn from(ended: Ended) -> Self {
+        Self { hold: ended.held, outcome: (*ended.outcome).clone() }
     }
 }
 
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if !self.used {
-            self.inner.lock().release_place(&self.agent_id);
-        }
-    }
-}
-
-impl Waiting {
-    /// The hold that is waited for.
-    #[must_use]
-    pub fn id(&self) -> &ApprovalRequestId {
-        &self.id
-    }
-
-    /// Waits for the outcome, which is durable when this returns, or a denial.
-    ///
-    /// # Errors
-    /// When the queue is closed first. The hold stays pending in the journal.
-    pub async fn outcome(mut self) -> Result<Outcome, Closed> {
-        self.decided().await
-    }
-
-    /// As [`Waiting::outcome`]; may be dropped and called again.
-    ///
-    /// # Errors
-    /// When the queue is closed first. The hold stays pending in the journal.
-    pub async fn decided(&mut self) -> Result<Outcome, Closed> {
-        let mut closing = self.inner.closing.subscribe();
-        let outcome = tokio::select! {
-            biased;
-            outcome = self.outcome.wait_for(Option::is_some) => {
-                outcome.map_err(|_| Closed)?.clone().ok_or(Closed)
-            }
-            _ = closing.wait_for(|closing| *closing) => Err(Closed),
-        };
-        self.done = true;
-        outcome
-    }
-
-    /// Cancels the hold, as dropping does, and waits until that is recorded. A decision that
-    /// came first stands.
-    pub async fn call_off(mut self) {
-        if self.abandon() {
-            let _ = self.decided().await;
-        }
-        self.done = true;
-    }
-
-    /// Whether the hold ends with this. A queue that is closed leaves its holds as they are,
-    /// and a hold that somebody else waits for as well goes on.
-    fn abandon(&self) -> bool {
-        let mut table = self.inner.lock();
-        let alone = table.slots.get(&self.id).is_some_and(|s| s.released.receiver_count() <= 1);
-        if alone && !table.closed {
-            let _ = self.inner.apply(&mut table, &self.id, Event::Abandon);
-            return true;
-        }
-        false
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if !self.done {
-            self.abandon();
-        }
-    }
-}
-
-impl Table {
-    fn release_place(&mut self, agent_id: &AgentId) {
-        self.admitted = self.admitted.saturating_sub(1);
-        if let Some(own) = self.admitted_by_agent.get_mut(agent_id) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                self.admitted_by_agent.remove(agent_id);
-            }
-        }
-    }
-}
-
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The time as this hold counts it: a wall clock that was set back does not give it more,
-    /// one that was set forward takes it away.
-    fn now_for(&self, slot: &Slot) -> u64 {
-        let elapsed = u64::try_from(slot.anchor.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.clock.now_millis().max(slot.wall_anchor.saturating_add(elapsed))
-    }
-
-    fn apply(
-        self: &Arc<Self>,
-        table: &mut Table,
-        id: &ApprovalRequestId,
-        event: Event,
-    ) -> Result<(), Illegal> {
-        let Some(slot) = table.slots.get_mut(id) else { return Ok(()) };
-        let now = self.now_for(slot);
-        let (state, effect) = step(&slot.state, now, event)?;
-        slot.state = state;
-        match effect {
-            None => {}
-            Some(Effect::Record(outcome)) => {
-                table.deadlines.remove(&(slot.expires, id.clone()));
-                let (inner, id, hold) = (Arc::clone(self), id.clone(), slot.hold.clone());
-                // Not in the caller's future: whoever decides may hang up meanwhile.
-                tokio::spawn(async move {
-                    let recorded = inner.recorder.record(&hold, &outcome).await;
-                    let mut table = inner.lock();
-                    let event = match recorded {
-                        Ok(()) => Event::Recorded,
-                        Err(error) => {
-                            let event = match &error {
-                                RecordError::Failed(_) => Event::RecordFailed,
-                                RecordError::Overruled { code, .. } => Event::Overruled(code),
-                            };
-                            if let Some(slot) = table.slots.get_mut(&id) {
-                                slot.failure = Some(error);
-                            }
-                            event
-                        }
-                    };
-                    // INVARIANT: only this task leaves the recording state.
-                    let _ = inner.apply(&mut table, &id, event);
-                });
-            }
-            Some(Effect::Release(outcome)) => {
-                slot.hold.status = outcome.status;
-                let (place, agent_id) = (slot.place.clone(), slot.hold.agent_id.clone());
-                slot.released.send_replace(Some(outcome));
-                table.pending.remove(&place);
-                table.release_place(&agent_id);
-                table.finished.push_back(id.clone());
-                while table.finished.len() > self.limits.finished {
-                    if let Some(oldest) = table.finished.pop_front() {
-                        table.slots.remove(&oldest);
-                    }
-                }
-                self.changed.send_modify(|n| *n += 1);
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn watch_deadlines(queue: Weak<Inner>) {
-    loop {
-        let Some(inner) = queue.upgrade() else { return };
-        let next = {
-            let mut table = inner.lock();
-            let now = Instant::now();
-            let due: Vec<_> = table
-                .deadlines
-                .iter()
-                .filter(|(expires, id)| {
-                    *expires <= now
-                        || table.slots.get(id).is_some_and(|slot| match slot.state {
-                            State::Pending { expires_at } => inner.now_for(slot) >= expires_at,
-                            State::Recording(_) | State::Final(_) => false,
-                        })
-                })
-                .map(|(_, id)| id.clone())
-                .collect();
-            if !table.closed {
-                for id in due {
-                    let _ = inner.apply(&mut table, &id, Event::Deadline);
-                }
-            }
-            let latest = now + CLOCK_CHECK;
-            // A deadline that has passed by the monotonic clock and not by the wall clock's
-            // milliseconds is looked at again a millisecond later.
-            let soonest = now + Duration::from_millis(1);
-            table.deadlines.first().map_or(latest, |(first, _)| (*first).clamp(soonest, latest))
-        };
-        // The last clone may go while this task sleeps; it ends at the next look.
-        let wake = tokio::time::sleep_until(next);
-        let notified = inner.earlier_deadline.notified();
-        tokio::select! {
-            () = wake => {}
-            () = notified => {}
-        }
+fn too_late(ended: Ended) -> ResolveError {
+    let resolved = Box::new(Resolved::from(ended));
+    match resolved.outcome.status {
+        HoldStatus::Expired => ResolveError::Expired(resolved),
+        _ => ResolveError::AlreadyResolved(resolved),
     }
 }

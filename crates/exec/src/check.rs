@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -59,6 +60,22 @@ fn executable(path: &Path) -> Result<PathBuf, String> {
 ///
 /// It holds when it is checked. The tool opens the path again, and whoever can write beneath
 /// `root` can put a symlink there in between. Mounts and hard links count as beneath.
+/// Each is an existing regular file, itself no symbolic link, that not everybody can read.
+pub(crate) fn credentials(root: &Path, paths: &[String]) -> Result<(), String> {
+    for path in paths {
+        let shown = countersign_core::text::reveal(path);
+        let found = std::fs::symlink_metadata(root.join(path))
+            .map_err(|error| format!("the credential file {shown}: {error}"))?;
+        if !found.is_file() {
+            return Err(format!("the credential file {shown} is no regular file"));
+        }
+        if found.mode() & 0o004 != 0 {
+            return Err(format!("everybody can read the credential file {shown}"));
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn paths(root: &Path, paths: &[String]) -> Result<(), String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root_fd = openat(CWD, root, flags, Mode::empty())
@@ -163,6 +180,33 @@ mod tests {
             symlink(target, root.join(link)).unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn credentials_are_regular_files_that_not_everybody_can_read() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "secret").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        file("own", 0o600);
+        file("group", 0o640);
+        file("open", 0o644);
+        symlink("own", dir.path().join("link")).unwrap();
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        for (path, good) in [
+            ("own", true),
+            ("group", true),
+            ("open", false),
+            ("link", false),
+            ("folder", false),
+            ("missing", false),
+        ] {
+            let found = credentials(dir.path(), &[path.to_owned()]);
+            assert_eq!(found.is_ok(), good, "{path}: {found:?}");
+        }
     }
 
     #[test]

@@ -115,7 +115,14 @@ impl ProcessExecutor {
         let started = Instant::now();
         // Dropped with this future; the task sees it and cleans up.
         let (_alive, cancelled) = oneshot::channel();
-        let Plan::Command(plan) = run.plan;
+        let Plan::Command(plan) = run.plan else {
+            let reason = "this executor starts commands only".to_owned();
+            return Captured::new(0).execution(
+                ExecutionStatus::NotStarted(reason),
+                Vec::new(),
+                started,
+            );
+        };
         let config = Arc::clone(&self.config);
         let task = Run { config, plan, limits: run.limits, input, started };
         tokio::spawn(task.run(cancelled)).await.unwrap_or_else(|error| {
@@ -278,6 +285,7 @@ fn checked(config: &ProcessConfig, plan: &CommandPlan) -> Result<PathBuf, String
         return Err(format!("root {} is not absolute", config.root.display()));
     }
     check::paths(&config.root, &plan.paths)?;
+    check::credentials(&config.root, &plan.credentials)?;
     check::program(name, &config.root, &config.path)
 }
 

@@ -1,6 +1,6 @@
-//! Decides how a planned process is started, bounded and ended, and how a [`hook`] is asked. Knows
-//! nothing of manifests, approvals or journals, and reads no environment: every value of it
-//! arrives as an argument.
+//! Decides how a planned process is started, bounded and ended, how a [`hook`] is asked, and how
+//! people are told that a call waits ([`notify`]). Knows nothing of manifests, approvals or
+//! journals, and reads no environment: every value of it arrives as an argument.
 //!
 //! Each run has a *supervisor*: a second process of the embedding binary that starts the tool
 //! and adopts whatever the tool leaves behind. It ends everything below it when the tool's main
@@ -19,10 +19,14 @@
 //!
 //! Linux 5.3 or newer, with `/proc`.
 
+mod address;
 mod check;
 mod executor;
 pub mod hook;
+pub mod notify;
+mod quote;
 pub mod supervise;
 mod tree;
+mod webhook;
 
 pub use executor::{ProcessConfig, ProcessExecutor, SupervisorCommand};

@@ -27,7 +27,7 @@ fn config(root: &Path) -> ProcessConfig {
 
 fn command(argv: &[&str], limits: RunLimits) -> ToolRun {
     let argv = argv.iter().map(|&arg| arg.to_owned()).collect();
-    ToolRun { plan: Plan::Command(CommandPlan { argv, paths: Vec::new() }), limits }
+    ToolRun { plan: Plan::Command(CommandPlan { argv, ..CommandPlan::default() }), limits }
 }
 
 fn long() -> RunLimits {
@@ -451,7 +451,11 @@ async fn a_path_out_of_the_root_is_refused() {
     std::os::unix::fs::symlink("/etc", bench.root.path().join("link")).unwrap();
     for path in ["link/passwd", "../x", "/etc/passwd"] {
         let argv = vec!["touch".to_owned(), "ran".to_owned()];
-        let plan = Plan::Command(CommandPlan { argv, paths: vec![path.to_owned()] });
+        let plan = Plan::Command(CommandPlan {
+            argv,
+            paths: vec![path.to_owned()],
+            ..CommandPlan::default()
+        });
         let run = bench.executor.run(ToolRun { plan, limits: long() }).await;
         not_started(&run, path);
         assert!(!bench.root.path().join("ran").exists());

@@ -10,13 +10,10 @@ use countersign_core::approval::{
     ApprovalTerminalStatus,
 };
 use countersign_core::digest::Digest;
-use countersign_core::hold::{
-    Approver, Decision, DecisionKind, GrantTerms, HeldAction, HoldKind, HoldStatus,
-};
+use countersign_core::hold::{Approver, Decision, DecisionKind, GrantTerms, HoldKind, HoldStatus};
 use countersign_core::id::{AgentId, ApprovalRequestId, ToolCallId};
 use countersign_escalation::{
-    Admission, EscalationQueue, HoldRequest, Outcome, RecordError, Recorder, ResolveError,
-    Resolved, Waiting,
+    Admission, Change, EscalationQueue, Held, HoldRequest, Outcome, RecordError, Recorder, Waiting,
 };
 use countersign_manifest::Manifest;
 use countersign_ports::entropy::{ordered_id, random_id};
@@ -27,11 +24,13 @@ use crate::broker::{
     Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, Question,
     SettleError, stamp,
 };
-use crate::govern::{CallerGone, Denial, Kernel};
+use crate::call::Shared;
+use crate::govern::{Denial, Kernel};
 use crate::points::Presentation;
-use crate::policy::{Policy, Rule};
+use crate::policy::{Demand, Policy, Rule};
 use crate::records::{CallFacts, actor};
 use crate::render::Rendering;
+use crate::vote::made_by;
 
 /// An approval request from before a restart, by whom and for which call.
 #[derive(Clone, Debug)]
@@ -57,11 +56,12 @@ pub(crate) struct BrokerRecorder(pub(crate) ApprovalBroker);
 
 #[async_trait]
 impl Recorder for BrokerRecorder {
-    async fn record(&self, hold: &HeldAction, outcome: &Outcome) -> Result<(), RecordError> {
+    async fn record(&self, hold: &Held, outcome: &Outcome) -> Result<(), RecordError> {
         let unanswered = |event| Answer::Unanswered(event, outcome.code.to_owned());
         let answer = match (&outcome.decision, outcome.status) {
             (Some((decision, approver)), _) => {
-                let mut decision = self.0.decision(&hold.id, decision, approver, outcome.at_millis);
+                let mut decision =
+                    self.0.decision(hold.id(), decision, approver, outcome.at_millis);
                 if let Ok(decided) = &mut decision {
                     stamp(decided, outcome.at_millis);
                 }
@@ -71,12 +71,19 @@ impl Recorder for BrokerRecorder {
             (None, HoldStatus::RecoveryRequired) => unanswered(ApprovalEvent::FoundLapsed),
             (None, _) => unanswered(ApprovalEvent::CallOff),
         };
-        let settled = self.0.settle_at(&hold.id, answer).await;
+        let settled = self.0.settle_at(hold.id(), answer, made_by(hold)).await;
         match settled.map_err(failed)? {
             (_, Some(stop)) if outcome.status == HoldStatus::Approved => {
                 Err(RecordError::Overruled { code: stop.code, reason: stop.message })
             }
             _ => Ok(()),
+        }
+    }
+
+    async fn record_change(&self, hold: &Held, change: &Change) -> Result<(), RecordError> {
+        match crate::vote::record(hold, change) {
+            Some(record) => self.0.step(hold.id(), record).await.map_err(failed),
+            None => Ok(()),
         }
     }
 }
@@ -92,7 +99,7 @@ fn failed(error: SettleError) -> RecordError {
 
 impl ApprovalBroker {
     /// A surface's decision in the contract's form.
-    fn decision(
+    pub(crate) fn decision(
         &self,
         id: &ApprovalRequestId,
         decision: &Decision,
@@ -168,7 +175,7 @@ impl ApprovalBroker {
 struct Seat {
     queue: EscalationQueue,
     taken: Mutex<Option<(Admission, HoldRequest)>>,
-    gone: CallerGone,
+    shared: Arc<Shared>,
 }
 
 #[async_trait]
@@ -178,7 +185,7 @@ impl ApprovalDispatcher for Seat {
         let Some((place, hold)) = taken else {
             return Err(DispatchError::Failed("the place was used before".to_owned()));
         };
-        match wait(place.hold(hold), &mut self.gone.clone()).await? {
+        match wait(place.hold(hold), &self.shared).await? {
             Some(outcome) if outcome.code == "approval.not_recorded" => {
                 Err(DispatchError::NotRecorded("journal".to_owned()))
             }
@@ -191,14 +198,12 @@ impl ApprovalDispatcher for Seat {
     }
 }
 
-/// Waits for a hold, and calls it off when the caller goes away.
-async fn wait(
-    mut waiting: Waiting,
-    gone: &mut CallerGone,
-) -> Result<Option<Outcome>, DispatchError> {
+/// Waits for a hold, and calls it off when everybody who waits does.
+async fn wait(mut waiting: Waiting, shared: &Shared) -> Result<Option<Outcome>, DispatchError> {
+    shared.hold.send_replace(Some(waiting.id().clone()));
     tokio::select! {
         outcome = waiting.decided() => outcome.map(Some).map_err(|_| DispatchError::Stopping),
-        _ = gone.changed() => {
+        () = shared.called_off() => {
             waiting.call_off().await;
             Ok(None)
         }
@@ -269,13 +274,13 @@ pub(crate) fn argument_digests(arguments: &[(String, String)]) -> BTreeMap<Strin
 pub(crate) struct Need<'a> {
     pub(crate) manifest: &'a Manifest,
     pub(crate) rendering: &'a Rendering,
-    pub(crate) rule: &'a Rule,
+    pub(crate) demand: &'a Demand,
     pub(crate) args: &'a Content,
     pub(crate) arguments: &'a [(String, String)],
 }
 
 impl Kernel {
-    /// Asks a person, and waits. `Ok` means that the call may run, by the approval that its
+    /// Asks a person, and waits. `Ok` means that the call may run, by this approval, which its
     /// intent uses up.
     ///
     /// A call that is waiting, or was approved and not run, when the gateway last stopped is
@@ -284,10 +289,10 @@ impl Kernel {
         &self,
         facts: &mut CallFacts,
         need: Need<'_>,
-        gone: &mut CallerGone,
-    ) -> Result<(), Box<Denial>> {
-        let Some(Earlier { request, state }) = self.take_earlier(facts, need.rule) else {
-            return self.ask(facts, need, gone).await;
+        shared: &Arc<Shared>,
+    ) -> Result<Earlier, Box<Denial>> {
+        let Some(Earlier { request, state }) = self.take_earlier(facts, &need.demand.rule) else {
+            return self.ask(facts, need, shared).await;
         };
         facts.call_id = request.tool_call_id.clone();
         facts.run_id = request.run_id.clone();
@@ -295,29 +300,53 @@ impl Kernel {
         let id = request.approval_request_id.clone();
         facts.approval = Some(id.clone());
         if let EarlierState::Approved { .. } = state {
-            return Ok(());
+            return Ok(Earlier { request, state });
         }
-        let Some(waiting) = self.queue().join(&id) else { return self.ended(&id) };
-        match wait(waiting, gone).await {
-            Ok(Some(outcome)) => denial(&outcome, self.policy().approval_timeout),
-            Ok(None) => Err(called_off()),
-            Err(error) => Err(stopping(&error.to_string())),
-        }
+        let until = match self.queue().join(&id) {
+            None => self.ended(&id)?,
+            Some(waiting) => match wait(waiting, shared).await {
+                Ok(Some(outcome)) => {
+                    denial(&outcome, need.demand.timeout)?;
+                    self.valid_until(&outcome)
+                }
+                Ok(None) => return Err(called_off()),
+                Err(error) => return Err(stopping(&error.to_string())),
+            },
+        };
+        Ok(Earlier { request, state: EarlierState::Approved { until } })
+    }
+
+    /// Keeps an approval that nobody is there to use.
+    pub(crate) fn park(&self, approval: Earlier) {
+        let Some(fingerprint) = approval.request.fingerprint else { return };
+        let key = (approval.request.agent_id.clone(), fingerprint);
+        let mut all = self.earlier().lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(key).or_default().push_back(approval);
+    }
+
+    fn valid_until(&self, outcome: &Outcome) -> u64 {
+        let valid = u64::try_from(self.policy().approval_valid_for.as_millis()).unwrap_or(u64::MAX);
+        outcome.at_millis.saturating_add(valid)
     }
 
     async fn ask(
         &self,
         facts: &mut CallFacts,
         need: Need<'_>,
-        gone: &mut CallerGone,
-    ) -> Result<(), Box<Denial>> {
-        let Need { manifest, rendering, rule, args, arguments } = need;
-        let timeout = self.policy().approval_timeout;
+        shared: &Arc<Shared>,
+    ) -> Result<Earlier, Box<Denial>> {
+        let Need { manifest, rendering, demand, args, arguments } = need;
+        let Demand { rule, timeout, .. } = demand;
+        let timeout = *timeout;
         let place = self
             .queue()
             .admit(facts.agent_id.clone(), timeout)
             .map_err(|error| Denial::new("not_held", error.to_string()))?;
-        let presentation = self.before_approval(facts, rendering, rule, gone).await?;
+        let place = match &demand.policy {
+            Some(policy) => place.under(Arc::clone(policy)),
+            None => place,
+        };
+        let presentation = self.before_approval(facts, rendering, rule).await?;
         let id = random_id(self.entropy())
             .map_err(|error| Denial::new("no_entropy", error.to_string()))?;
         let internal =
@@ -325,10 +354,10 @@ impl Kernel {
         let id = ApprovalRequestId::new(id).map_err(|e| internal(&e))?;
         let (package, now) = (self.package(), self.now());
         let coverable =
-            coverable(self.policy(), self.policy_digest(), facts, manifest, arguments, now);
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            coverable(self.policy(), self.policy_digest(), facts, manifest, arguments, now)
+                .filter(|_| demand.session_grants);
         let mut request = facts
-            .approval_request(id.clone(), rule, rendering, timeout_ms, package, now)
+            .approval_request(id.clone(), demand, rendering, package, now)
             .map_err(|e| internal(&e))?;
         if coverable.is_some() {
             let for_session = countersign_core::approval::ApprovalDecisionKind::ApprovedForSession;
@@ -344,15 +373,16 @@ impl Kernel {
             kind: HoldKind::ToolCall,
             summary: shown.map_or(&rendering.command, |shown| &shown.summary).clone(),
             reason: shown.map_or(&rule.text, |shown| &shown.reason).clone(),
-            context_snapshot: context(manifest, rendering, facts, shown, coverable.as_ref()),
+            context_snapshot: context(manifest, rendering, facts, shown, coverable.as_ref()).into(),
             created_at_millis: now,
             fingerprint: facts.fingerprint,
             rendering_digest: Some(digest),
         };
         let brake = facts.brake.clone();
+        let asked_for = Arc::new(request.clone());
         let question = Question { request, contents: vec![args.clone()], coverable, brake };
         let taken = Mutex::new(Some((place, hold)));
-        let seat = Seat { queue: self.queue().clone(), taken, gone: gone.clone() };
+        let seat = Seat { queue: self.queue().clone(), taken, shared: Arc::clone(shared) };
         let asked = self.broker().asked(question, Some(&seat)).await;
         let id = facts.approval.clone();
         let found = id.and_then(|id| seat.queue.find(&id)).and_then(|(_, outcome)| outcome);
@@ -361,41 +391,20 @@ impl Kernel {
                 let message = taken_back(&stop.message);
                 Err(Box::new(Denial { message, ..*Denial::by_hook(stop) }))
             }
-            Ok((outcome, None)) => released(&outcome, found.as_ref(), timeout),
+            Ok((outcome, None)) => {
+                released(&outcome, found.as_ref(), timeout)?;
+                let until = match &found {
+                    Some(found) => self.valid_until(found),
+                    None => self.now(),
+                };
+                Ok(Earlier { request: asked_for, state: EarlierState::Approved { until } })
+            }
             Err(AskError::Stopping) => Err(stopping(&AskError::Stopping.to_string())),
             // The hold is denied when its outcome cannot be recorded.
-            Err(AskError::NotRecorded(error)) => match found {
-                Some(found) => denial(&found, timeout),
-                None => Err(internal(&error)),
-            },
+            Err(AskError::NotRecorded(error)) => Err(found
+                .and_then(|found| denial(&found, timeout).err())
+                .unwrap_or_else(|| internal(&error))),
             Err(error) => Err(internal(&error)),
-        }
-    }
-
-    /// Decides about a held call. Returns once the decision is durable and the call released.
-    ///
-    /// # Errors
-    /// When it does not count: the hold is unchanged, or had ended before.
-    pub async fn decide(
-        &self,
-        id: &ApprovalRequestId,
-        decision: Decision,
-        approver: Approver,
-    ) -> Result<Resolved, ResolveError> {
-        let checked = match self.broker().decision(id, &decision, &approver, self.now()) {
-            Ok(decision) => self.broker().check(id, &decision),
-            // Of a hold that has ended, the queue knows how.
-            Err(SettleError::Grant(_)) if self.ended_hold(id) => Ok(()),
-            Err(error) => Err(error),
-        };
-        match checked {
-            // An answer that can never be recorded must not end the hold.
-            Err(
-                error @ (SettleError::Refused(_)
-                | SettleError::Grant(_)
-                | SettleError::NotRecorded(_)),
-            ) => Err(ResolveError::NotAllowed(error.to_string())),
-            _ => self.queue().resolve(id, decision, approver).await,
         }
     }
 
@@ -414,7 +423,7 @@ impl Kernel {
         self.broker().revoke(id, actor, reason).await
     }
 
-    fn ended_hold(&self, id: &ApprovalRequestId) -> bool {
+    pub(crate) fn ended_hold(&self, id: &ApprovalRequestId) -> bool {
         self.queue().find(id).is_none_or(|(_, outcome)| outcome.is_some())
     }
 
@@ -440,7 +449,8 @@ impl Kernel {
         let same = |earlier: &Earlier| {
             let asked = earlier.request.policy_refs.first();
             asked.is_some_and(|asked| {
-                asked.id.as_str() == rule.id && asked.version.as_deref() == Some(rule.text.as_str())
+                asked.id.as_str() == rule.id.as_ref()
+                    && asked.version.as_deref() == Some(rule.text.as_str())
             })
         };
         let at = earlier
@@ -455,25 +465,24 @@ impl Kernel {
     }
 
     /// The outcome of a hold from before the restart that has ended by now.
-    fn ended(&self, id: &ApprovalRequestId) -> Result<(), Box<Denial>> {
+    fn ended(&self, id: &ApprovalRequestId) -> Result<u64, Box<Denial>> {
         let found = self.queue().find(id).and_then(|(_, outcome)| outcome);
         let Some(outcome) = found else {
             return Err(Denial::new("approval.gone", "the approval request has ended".to_owned()));
         };
-        let valid = u64::try_from(self.policy().approval_valid_for.as_millis()).unwrap_or(u64::MAX);
-        if outcome.status == HoldStatus::Approved
-            && self.now() >= outcome.at_millis.saturating_add(valid)
-        {
+        let until = self.valid_until(&outcome);
+        if outcome.status == HoldStatus::Approved && self.now() >= until {
             return Err(Denial::new(
                 "approval.stale",
                 "the approval was not used in time".to_owned(),
             ));
         }
-        denial(&outcome, self.policy().approval_timeout)
+        denial(&outcome, self.policy().approval_timeout)?;
+        Ok(until)
     }
 }
 
-fn called_off() -> Box<Denial> {
+pub(crate) fn called_off() -> Box<Denial> {
     Denial::new("called_off", "the caller went away".to_owned())
 }
 

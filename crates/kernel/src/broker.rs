@@ -14,6 +14,7 @@ use countersign_core::approval::{
     GrantCall,
 };
 use countersign_core::effect::EffectTerminalStatus;
+use countersign_core::hold::{HoldRecord, Vote};
 use countersign_core::hook::{HookPoint, HookView};
 use countersign_core::id::{ApprovalRequestId, RuntimePackageFingerprint};
 use countersign_core::refs::SourceRef;
@@ -22,8 +23,10 @@ use countersign_ports::journal::{AppendError, Batch, Content, Journal};
 use serde_json::json;
 
 use crate::hooks::{Brake, HookCoordinator, HookMoment, HookStop, Observed};
-use crate::records::approval_revoking;
-use crate::records::{BuildError, Ending, approval_base, approval_closing, approval_opening};
+use crate::records::{
+    BuildError, Ending, approval_base, approval_closing, approval_opening, approval_revoking,
+    approval_step,
+};
 
 /// Puts one question before whoever decides, and has the answer recorded.
 #[async_trait]
@@ -111,6 +114,10 @@ pub enum SettleError {
     /// It would cover more than the call allows. The question stays open.
     #[error("an approval for the session cannot cover that: {0}")]
     Grant(String),
+    /// The request names a policy, and these approvals are not enough for it. The question stays
+    /// open.
+    #[error("more approvals are needed than there are")]
+    NotEnough,
     /// It could not be made durable. The question stays open in the journal.
     #[error("the answer is not recorded: {0}")]
     NotRecorded(String),
@@ -325,7 +332,7 @@ impl ApprovalBroker {
         answer: Answer,
     ) -> Result<ApprovalOutcome, AskError> {
         let open = self.find(id);
-        match self.settle_at(id, answer).await {
+        match self.settle_at(id, answer, Vec::new()).await {
             Ok((outcome, _)) => Ok(outcome),
             // Somebody was faster; theirs is the ending.
             Err(SettleError::Ended(_) | SettleError::Unknown(_)) => {
@@ -380,6 +387,28 @@ impl ApprovalBroker {
         lock(&self.0.open).get(id).cloned()
     }
 
+    /// Records what happened to the hold of an open question, which goes on. Returns once that
+    /// is durable.
+    pub(crate) async fn step(
+        &self,
+        id: &ApprovalRequestId,
+        record: HoldRecord,
+    ) -> Result<(), SettleError> {
+        let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
+        // INVARIANT: in the journal it stands before the ending or not at all.
+        let state = open.state.lock().await;
+        if let Some(outcome) = &state.outcome {
+            return Err(SettleError::Ended(outcome.status.into()));
+        }
+        let not_recorded =
+            |error: &dyn std::fmt::Display| SettleError::NotRecorded(error.to_string());
+        let draft = approval_step(&open.request, record, &self.0.package, self.now())
+            .map_err(|error| not_recorded(&error))?;
+        let batch = Batch { drafts: vec![draft], contents: Vec::new() };
+        self.0.journal.append(batch).await.map_err(|error| not_recorded(&error))?;
+        Ok(())
+    }
+
     /// Whether an answer to this open question would count, without recording anything.
     ///
     /// # Errors
@@ -423,20 +452,21 @@ impl ApprovalBroker {
         if let Answer::Decided(decision) = &mut answer {
             stamp(decision, self.now());
         }
-        self.settle_at(id, answer).await.map(|(outcome, _)| outcome)
+        self.settle_at(id, answer, Vec::new()).await.map(|(outcome, _)| outcome)
     }
 
-    /// As [`settle`](Self::settle), with the time of a decision as it stands in the answer, and
-    /// with the hook that took an approval back.
+    /// As [`settle`](Self::settle), with the time of a decision as it stands in the answer, with
+    /// the answers that made it, and with the hook that took an approval back.
     pub(crate) async fn settle_at(
         &self,
         id: &ApprovalRequestId,
         answer: Answer,
+        votes: Vec<Vote>,
     ) -> Result<(ApprovalOutcome, Option<HookStop>), SettleError> {
         // INVARIANT: whoever settles may go away at any time, as a dispatcher does at the
         // deadline; the record and what it means stay together.
         let (broker, id) = (self.clone(), id.clone());
-        let settled = tokio::spawn(async move { broker.settled(&id, answer).await }).await;
+        let settled = tokio::spawn(async move { broker.settled(&id, answer, votes).await }).await;
         settled.unwrap_or_else(|error| Err(SettleError::NotRecorded(error.to_string())))
     }
 
@@ -444,11 +474,12 @@ impl ApprovalBroker {
         &self,
         id: &ApprovalRequestId,
         answer: Answer,
+        votes: Vec<Vote>,
     ) -> Result<(ApprovalOutcome, Option<HookStop>), SettleError> {
         let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
         let mut state = open.state.lock().await;
         let (request, now) = (&*open.request, self.now());
-        let ending = ending(request, answer, now)?;
+        let ending = ending(request, answer, votes, now)?;
         let granted = ending.outcome.decision.as_ref().and_then(granted);
         if let Some((grant, _)) = &granted {
             within(grant, open.coverable.as_ref()).map_err(SettleError::Grant)?;
@@ -685,7 +716,12 @@ fn granted(decision: &ApprovalDecision) -> Option<(ApprovalGrant, SourceRef)> {
 }
 
 /// What an answer means for the request.
-fn ending(request: &ApprovalRequest, answer: Answer, now: u64) -> Result<Ending, SettleError> {
+fn ending(
+    request: &ApprovalRequest,
+    answer: Answer,
+    votes: Vec<Vote>,
+    now: u64,
+) -> Result<Ending, SettleError> {
     let unanswered = |event, code: String| {
         let (status, effect) = match event {
             ApprovalEvent::DispatcherMissing => {
@@ -708,7 +744,8 @@ fn ending(request: &ApprovalRequest, answer: Answer, now: u64) -> Result<Ending,
                 (status, status.effect_status())
             }
         };
-        Ending { event, effect, outcome: ApprovalOutcome::unanswered(request, status, code) }
+        let outcome = ApprovalOutcome::unanswered(request, status, code);
+        Ending { event, effect, outcome, votes: Vec::new() }
     };
     let mut decision = match answer {
         Answer::Unanswered(event, code) => return Ok(unanswered(event, code)),
@@ -738,7 +775,11 @@ fn ending(request: &ApprovalRequest, answer: Answer, now: u64) -> Result<Ending,
         ApprovalDecision::Denied { .. } => ApprovalEvent::Deny,
     };
     let outcome = ApprovalOutcome::decided(request, decision)?;
-    Ok(Ending { event, effect: outcome.status.effect_status(), outcome })
+    // Whoever settles: what does not show a quorum releases nothing.
+    if outcome.releases_tool() && !request.met_by(&votes, request.fingerprint, at) {
+        return Err(SettleError::NotEnough);
+    }
+    Ok(Ending { event, effect: outcome.status.effect_status(), outcome, votes })
 }
 
 /// Whether a grant covers no more than it may: the call at hand, with arguments left open.

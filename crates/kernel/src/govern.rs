@@ -1,6 +1,6 @@
 //! One call, from request to result.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use countersign_audit::receipt::Receipt;
@@ -10,33 +10,36 @@ use countersign_core::effect::EffectTerminalStatus;
 use countersign_core::hold::Approver;
 use countersign_core::hook::HookPoint;
 use countersign_core::id::{
-    AgentId, ContentRef, HookId, RunId, RuntimePackageFingerprint, SessionId, ToolCallId,
+    AgentId, ContentRef, HookId, IdempotencyKey, RunId, RuntimePackageFingerprint, SessionId,
+    ToolCallId,
 };
 use countersign_core::journal::EncodedDraft;
-use countersign_core::plan::RunLimits;
-use countersign_core::text::{reveal, visible};
-use countersign_escalation::time::rfc3339;
+use countersign_core::text::visible;
 use countersign_escalation::{EscalationQueue, Limits};
 use countersign_manifest::{ArgProblem, Envelope, EnvelopeStatus, Manifest, ManifestSet, Planned};
 use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{Entropy, ordered_id};
 use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
 use countersign_ports::journal::{AppendError, Batch, Committed, Content, Journal};
+use countersign_ports::notifier::Notifier;
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
 
-use crate::approval::{BrokerRecorder, EarlierApprovals, Need, argument_digests, call_id};
+use crate::approval::{
+    BrokerRecorder, EarlierApprovals, Need, argument_digests, call_id, called_off,
+};
 use crate::broker::{ApprovalBroker, GrantUse};
+use crate::call::{
+    Call, CallOptions, Caller, Calls, End, Ends, Found as KeyFound, Presence, Shared,
+};
+use crate::envelope::summary;
 use crate::hooks::{Hook, HookCoordinator, HookStop, StopScope};
+use crate::notices;
 use crate::points::{PlannedCall, ToolRequest};
-use crate::policy::Policy;
+use crate::policy::{Demand, Policy, PolicyCall};
 use crate::records::{Base, CallFacts, ToolStep};
 use crate::recovery::{Fold, Found, StartError, recover};
 use crate::render::{canonical, shorten};
 use crate::run::{Run, RunError};
-
-/// Bytes of output in an envelope. The whole output stands in the journal's content store.
-const ENVELOPE_OUTPUT_MAX: usize = 256 << 10;
 
 /// How the ids of runs begin. No client's own session may begin so: a grant that was given
 /// within a run would cover calls of whoever takes the run's name.
@@ -60,12 +63,11 @@ pub struct Parts {
     pub limits: Limits,
     /// What looks at, changes and stops calls and runs.
     pub hooks: Vec<Hook>,
+    /// Who is told of holds, and how long each try may take. What reaches nobody is on record.
+    pub notifiers: Vec<(Arc<dyn Notifier>, Duration)>,
     /// The program and version, for the records.
     pub version: String,
 }
-
-/// Changes, by being closed, when nobody waits for the call any more.
-pub(crate) type CallerGone = watch::Receiver<()>;
 
 struct Inner {
     journal: Arc<dyn Journal>,
@@ -80,11 +82,21 @@ struct Inner {
     broker: ApprovalBroker,
     hooks: HookCoordinator,
     earlier: Mutex<EarlierApprovals>,
+    calls: Arc<Calls>,
 }
 
 /// Governs calls. Clones are handles to one kernel.
 #[derive(Clone)]
 pub struct Kernel(Arc<Inner>);
+
+/// A kernel, as long as others have it.
+pub(crate) struct KernelRef(Weak<Inner>);
+
+impl KernelRef {
+    pub(crate) fn kernel(&self) -> Option<Kernel> {
+        self.0.upgrade().map(Kernel)
+    }
+}
 
 /// Why a call did not run, in words for the agent and its operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,7 +178,9 @@ impl Kernel {
             package.clone(),
         );
         let recorder = Arc::new(BrokerRecorder(broker.clone()));
-        let queue = EscalationQueue::new(Arc::clone(clock), recorder, parts.limits);
+        let (notifiers, lost) = notices::notifiers(parts.notifiers);
+        let (clock, limits) = (Arc::clone(clock), parts.limits);
+        let queue = EscalationQueue::with_notifiers(clock, recorder, limits, notifiers);
         let kernel = Self(Arc::new(Inner {
             journal: parts.journal,
             clock: parts.clock,
@@ -180,7 +194,9 @@ impl Kernel {
             broker,
             hooks,
             earlier: Mutex::default(),
+            calls: Arc::default(),
         }));
+        notices::record_lost(KernelRef(Arc::downgrade(&kernel.0)), lost);
         let found = recover(&kernel, fold).await?;
         Ok((kernel, found))
     }
@@ -235,6 +251,10 @@ impl Kernel {
 
     pub(crate) fn earlier(&self) -> &Mutex<EarlierApprovals> {
         &self.0.earlier
+    }
+
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.0.calls
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -338,40 +358,111 @@ impl Kernel {
     /// running tool is killed, and both are recorded. What has been handed to the journal is
     /// always followed up, whenever the future is dropped.
     pub async fn govern(&self, run: &Run, tool: &str, arguments: &Map<String, Value>) -> Governed {
-        // INVARIANT: the call runs in a task of its own, and `_caller` goes with this future.
-        let (_caller, gone) = watch::channel(());
-        let (kernel, run, name) = (self.clone(), run.clone(), tool.to_owned());
-        let arguments = arguments.clone();
-        let governed =
-            tokio::spawn(async move { kernel.call(&run, &name, &arguments, gone).await }).await;
-        governed.unwrap_or_else(|error| {
-            tracing::error!(%error, "governing a call failed");
-            let denial = Denial::new("internal", "the call\u{2019}s end is not known".to_owned());
-            let mut governed = self.denied(tool, String::new(), *denial);
-            governed.envelope.status = EnvelopeStatus::Error;
-            governed
-        })
+        let mut call = self.call(run, tool, arguments, CallOptions::default());
+        call.outcome().await.unwrap_or_else(|error| self.broke(tool, &error))
     }
 
-    async fn call(
+    /// Starts governing one call. Must be called inside a tokio runtime.
+    ///
+    /// A call that a person has to approve is joined by equal ones: the same plan of the same
+    /// agent under the same rules, asked about for the same reason. It runs once, and all of
+    /// them get its outcome.
+    #[must_use]
+    pub fn call(
         &self,
         run: &Run,
         tool: &str,
         arguments: &Map<String, Value>,
-        mut gone: CallerGone,
+        options: CallOptions,
+    ) -> Call {
+        let (kernel, run, tool) = (self.clone(), run.clone(), tool.to_owned());
+        let arguments = arguments.clone();
+        let CallOptions { kept, idempotency_key } = options;
+        // INVARIANT: the call runs in a task of its own, whoever goes away.
+        Call::start(kept, |ends| {
+            tokio::spawn(async move {
+                match idempotency_key {
+                    None => kernel.make(&run, &tool, &arguments, &ends, None).await,
+                    Some(key) => kernel.make_keyed(&run, &tool, &arguments, &ends, key).await,
+                }
+            })
+        })
+    }
+
+    /// What an agent gets when the program failed.
+    fn broke(&self, tool: &str, error: &dyn std::fmt::Display) -> Governed {
+        tracing::error!(%error, "governing a call failed");
+        let denial = Denial::new("internal", "the call\u{2019}s end is not known".to_owned());
+        let mut governed = self.denied(tool, String::new(), *denial);
+        governed.envelope.status = EnvelopeStatus::Error;
+        governed
+    }
+
+    /// Makes a call, or finds what became of it.
+    async fn make_keyed(
+        &self,
+        run: &Run,
+        tool: &str,
+        arguments: &Map<String, Value>,
+        ends: &Ends,
+        key: IdempotencyKey,
     ) -> Governed {
-        let call = match call_id(self) {
-            Ok(call) => call,
-            Err(denial) => return self.denied(tool, String::new(), *denial),
-        };
+        let request = Digest::of(canonical(&json!({ "tool": tool, "arguments": arguments })));
+        loop {
+            match self.calls().keyed(run.agent_id(), &key, request) {
+                KeyFound::Turn(turn) => {
+                    let own = Some((key, request));
+                    let governed = self.make(run, tool, arguments, ends, own).await;
+                    if governed.denial.as_ref().is_none_or(|denial| is_outcome(&denial.code)) {
+                        turn.end(&governed);
+                    }
+                    return governed;
+                }
+                KeyFound::Making(mut making) => tokio::select! {
+                    _ = making.changed() => {}
+                    _ = ends.caller.gone() => {
+                        return self.denied(tool, String::new(), *called_off());
+                    }
+                },
+                KeyFound::Ended(governed) => return (*governed).clone(),
+                KeyFound::Recorded(call) => return self.recorded_outcome(tool, &call).await,
+                KeyFound::Conflict => {
+                    let message = "another call was made under this idempotency key".to_owned();
+                    let denial = Denial::new("idempotency_key_reused", message);
+                    return match self.facts(run, tool, None) {
+                        Ok(facts) => self.refuse(&facts, String::new(), denial).await,
+                        Err(_) => self.denied(tool, String::new(), *denial),
+                    };
+                }
+            }
+        }
+    }
+
+    fn facts(
+        &self,
+        run: &Run,
+        tool: &str,
+        key: Option<(IdempotencyKey, Digest)>,
+    ) -> Result<CallFacts, Box<Denial>> {
+        let call = call_id(self)?;
         let name = shorten(&visible(tool)).chars().take(64).collect::<String>();
         let name = if name.is_empty() { "?".to_owned() } else { name };
-        let facts = match CallFacts::new(run, call, run.next_turn(), name) {
+        let facts = CallFacts::new(run, call, run.next_turn(), name)
+            .map_err(|error| Denial::new("not_recorded", error.to_string()))?;
+        Ok(CallFacts { key, ..facts })
+    }
+
+    async fn make(
+        &self,
+        run: &Run,
+        tool: &str,
+        arguments: &Map<String, Value>,
+        ends: &Ends,
+        key: Option<(IdempotencyKey, Digest)>,
+    ) -> Governed {
+        let facts = match self.facts(run, tool, key) {
             Ok(facts) => facts,
-            Err(error) => {
-                let denial = Denial::new("not_recorded", error.to_string());
-                return self.denied(tool, String::new(), *denial);
-            }
+            Err(denial) => return self.denied(tool, String::new(), *denial),
         };
         if let Some(stop) = run.stopped() {
             return self.refuse(&facts, String::new(), run_stopped(stop)).await;
@@ -395,36 +486,127 @@ impl Kernel {
             }
         };
         let mut request = ToolRequest::new(self, manifest, call);
-        let hooked = self.before_tool(&mut request, &gone).await;
-        let ToolRequest { call, asks, .. } = request;
-        let PlannedCall { mut facts, planned, rendering, args, .. } = call;
+        let hooked = self.before_tool(&mut request, &ends.there).await;
+        let ToolRequest { mut call, asks, .. } = request;
         if let Err(denial) = hooked {
-            return self.refuse(&facts, rendering.command, denial).await;
+            return self.refuse(&call.facts, call.rendering.command, denial).await;
         }
         let mut granted = None;
         // A grant answers the policy's question, not that of a hook.
-        if let Some(rule) = asks.clone().or_else(|| self.policy().rule(manifest)) {
-            granted = match asks {
-                Some(_) => None,
-                None => self.granted(&mut facts, manifest, &planned.args),
-            };
-            let need = Need {
-                manifest,
-                rendering: &rendering,
-                rule: &rule,
-                args: &args,
-                arguments: &planned.args,
-            };
-            if granted.is_none()
-                && let Err(denial) = self.countersign(&mut facts, need, &mut gone).await
-            {
-                return self.refuse(&facts, rendering.command, denial).await;
+        let judged = PolicyCall { manifest, agent: run.agent_id(), arguments: &call.planned.args };
+        if let Some(demand) = self.policy().demand(&judged, asks.clone()) {
+            if asks.is_none() {
+                granted = self.granted(&mut call.facts, manifest, &call.planned.args);
+            }
+            if granted.is_none() {
+                return self.share(call, demand, ends).await;
             }
         }
-        let stopped = match facts.brake.engaged() {
-            _ if gone.has_changed().is_err() => {
-                Some(Denial::new("called_off", "the caller went away".to_owned()))
+        self.announce(manifest, call, granted, Off::Caller(&ends.caller)).await
+    }
+
+    /// Waits for a call that needs a person, together with whoever makes the same one.
+    async fn share(&self, call: PlannedCall, demand: Demand, ends: &Ends) -> Governed {
+        let (tool, command) = (call.facts.tool.clone(), call.rendering.command.clone());
+        let Some(fingerprint) = call.facts.fingerprint else {
+            let denial = Denial::new("internal", "the call has no fingerprint".to_owned());
+            return self.refuse(&call.facts, command, denial).await;
+        };
+        loop {
+            let agent_id = &call.facts.agent_id;
+            let (mut listener, new) =
+                self.calls().join(agent_id, fingerprint, &demand.rule, self.now());
+            if new {
+                let (kernel, shared) = (self.clone(), Arc::clone(&listener.shared));
+                let (call, demand) = (call.clone(), demand.clone());
+                tokio::spawn(async move { kernel.hold_and_run(call, demand, shared).await });
             }
+            let mut hold = listener.shared.hold.subscribe();
+            hold.mark_changed();
+            let end = loop {
+                tokio::select! {
+                    biased;
+                    end = listener.end() => break end,
+                    Ok(()) = hold.changed() => {
+                        ends.hold.send_replace(hold.borrow_and_update().clone());
+                    }
+                    how = ends.caller.gone() => {
+                        let off = match how {
+                            Presence::CalledOff => listener.call_off(),
+                            Presence::Here | Presence::Left => {
+                                listener.leave();
+                                false
+                            }
+                        };
+                        if off {
+                            break listener.end().await;
+                        }
+                        return self.denied(&tool, command, *called_off());
+                    }
+                }
+            };
+            if let End::Governed(governed) = end {
+                return (*governed).clone();
+            }
+            // Approved while nobody was there: now somebody is, and uses it.
+        }
+    }
+
+    /// Has a person decide, and makes the call if somebody still waits for it.
+    async fn hold_and_run(&self, call: PlannedCall, demand: Demand, shared: Arc<Shared>) {
+        let tool = call.facts.tool.clone();
+        let (kernel, of_task) = (self.clone(), Arc::clone(&shared));
+        // A task of its own, so that those who wait learn of a panic.
+        let done = tokio::spawn(async move { kernel.held(call, demand, &of_task).await }).await;
+        let governed = match done {
+            Ok(Some(governed)) => governed,
+            Ok(None) => return,
+            Err(error) => self.broke(&tool, &error),
+        };
+        let valid = self.policy().approval_valid_for;
+        let valid = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
+        self.calls().end(&shared, governed, self.now().saturating_add(valid));
+    }
+
+    /// `None` when the approval is kept for later.
+    async fn held(
+        &self,
+        mut call: PlannedCall,
+        demand: Demand,
+        shared: &Arc<Shared>,
+    ) -> Option<Governed> {
+        // INVARIANT: the call was planned by this manifest, and the set does not change.
+        let manifest = self.manifests().get(&call.facts.tool)?;
+        let need = Need {
+            manifest,
+            rendering: &call.rendering,
+            demand: &demand,
+            args: &call.args,
+            arguments: &call.planned.args,
+        };
+        match self.countersign(&mut call.facts, need, shared).await {
+            Err(denial) => Some(self.refuse(&call.facts, call.rendering.command, denial).await),
+            Ok(approval) => {
+                let heard = self.calls().heard_or_parked(shared, || self.park(approval));
+                if !heard {
+                    return None;
+                }
+                Some(self.announce(manifest, call, None, Off::Shared(shared)).await)
+            }
+        }
+    }
+
+    /// Records that the call is about to run, and runs it.
+    async fn announce(
+        &self,
+        manifest: &Manifest,
+        call: PlannedCall,
+        granted: Option<GrantUse>,
+        off: Off<'_>,
+    ) -> Governed {
+        let PlannedCall { mut facts, planned, rendering, args, .. } = call;
+        let stopped = match facts.brake.engaged() {
+            _ if off.is_off() => Some(called_off()),
             Some(stop) => Some(run_stopped(stop)),
             None => None,
         };
@@ -439,7 +621,7 @@ impl Kernel {
             Ok(announced) => {
                 drop(granted);
                 let command = rendering.command;
-                self.effect((facts, announced), manifest, planned, command, gone).await
+                self.effect((facts, announced), manifest, planned, command, off).await
             }
             Err(denial) => {
                 if let Some(taken) = granted {
@@ -484,7 +666,7 @@ impl Kernel {
         manifest: &Manifest,
         planned: Planned,
         command: String,
-        mut gone: CallerGone,
+        off: Off<'_>,
     ) -> Governed {
         let limits = manifest.limits();
         let run = ToolRun { plan: planned.plan, limits: limits.clone() };
@@ -493,7 +675,7 @@ impl Kernel {
         let mut running = tokio::spawn(async move { executor.run(run).await });
         let (execution, called_off) = tokio::select! {
             done = &mut running => (done.ok(), false),
-            _ = gone.changed() => {
+            () = off.called_off() => {
                 running.abort();
                 (running.await.ok(), true)
             }
@@ -595,108 +777,48 @@ impl Kernel {
             self.journal().append(Batch { drafts: vec![draft.clone()], contents }).await?;
         Ok(receipt(&draft, committed))
     }
+}
 
-    fn denied(&self, tool: &str, command: String, denial: Denial) -> Governed {
-        let mut denied = json!({ "code": denial.code, "message": denial.message });
-        if let Value::Object(fields) = &mut denied {
-            if let Some(by) = &denial.by {
-                fields.insert("by".to_owned(), json!(by));
-            }
-            if let Some(reason) = &denial.reason {
-                fields.insert("reason".to_owned(), json!(reason));
-            }
-            if !denial.problems.is_empty() {
-                fields.insert("arguments".to_owned(), json!(denial.problems));
-            }
-        }
-        Governed {
-            call_id: None,
-            envelope: Envelope {
-                status: EnvelopeStatus::Denied,
-                scan_id: String::new(),
-                tool: reveal(tool).into_owned(),
-                command,
-                duration_ms: 0,
-                timestamp: rfc3339(self.now()),
-                output_hash: Digest::of([]).to_string(),
-                exit_code: None,
-                stderr: None,
-                results: json!({ "denied": denied }),
-                output_file: None,
-                output_truncated: None,
-            },
-            denial: Some(denial),
-            receipt: None,
+/// Who can call a call off that may run.
+#[derive(Clone, Copy)]
+enum Off<'a> {
+    /// Whoever makes it, and nobody else waits for it.
+    Caller(&'a Caller),
+    /// All who wait for it.
+    Shared(&'a Shared),
+}
+
+impl Off<'_> {
+    fn is_off(self) -> bool {
+        match self {
+            Self::Caller(caller) => caller.presence() != Presence::Here,
+            Self::Shared(shared) => shared.is_called_off(),
         }
     }
 
-    fn envelope(
-        &self,
-        facts: &CallFacts,
-        manifest: &Manifest,
-        command: String,
-        execution: &Execution,
-        limits: &RunLimits,
-    ) -> Envelope {
-        let (mut status, exit_code, problem) = match &execution.status {
-            ExecutionStatus::Exited(0) => (EnvelopeStatus::Success, Some(0), None),
-            ExecutionStatus::Exited(code) => (EnvelopeStatus::Error, Some(*code), None),
-            ExecutionStatus::Signalled(signal) => {
-                (EnvelopeStatus::Error, None, Some(format!("ended by signal {signal}")))
-            }
-            ExecutionStatus::TimedOut => {
-                let after = limits.timeout.as_secs_f64();
-                let text = format!("not done within {after} s; everything it started was killed");
-                (EnvelopeStatus::Timeout, None, Some(text))
-            }
-            ExecutionStatus::NotStarted(why) => {
-                (EnvelopeStatus::Error, None, Some(format!("not started: {why}")))
-            }
-            ExecutionStatus::Unknown(why) => (EnvelopeStatus::Error, None, Some(why.clone())),
-        };
-        let kept = execution.stdout.get(..ENVELOPE_OUTPUT_MAX).unwrap_or(&execution.stdout);
-        let cut = kept.len() < execution.stdout.len();
-        let parsed = match cut {
-            false => manifest.output().parse(kept),
-            true => Ok(json!({ "text": String::from_utf8_lossy(kept) })),
-        };
-        let mut results = match parsed {
-            Ok(results) => results,
-            Err(error) => {
-                if status == EnvelopeStatus::Success {
-                    status = EnvelopeStatus::Error;
-                }
-                json!({ "error": error, "text": String::from_utf8_lossy(kept) })
-            }
-        };
-        if let (Some(problem), Value::Object(fields)) = (problem, &mut results) {
-            fields.insert("error".to_owned(), Value::String(problem));
-        }
-        let truncated = cut || execution.truncated();
-        Envelope {
-            status,
-            scan_id: facts.call_id.to_string(),
-            tool: facts.tool.clone(),
-            command,
-            duration_ms: u64::try_from(execution.duration.as_millis()).unwrap_or(u64::MAX),
-            timestamp: rfc3339(self.now()),
-            output_hash: Digest::from_bytes(execution.stdout_sha256).to_string(),
-            exit_code,
-            stderr: match execution.stderr.is_empty() {
-                true => None,
-                false => Some(String::from_utf8_lossy(&execution.stderr).into_owned()),
-            },
-            results,
-            output_file: None,
-            output_truncated: truncated.then_some(true),
+    async fn called_off(self) {
+        match self {
+            Self::Caller(caller) => drop(caller.gone().await),
+            Self::Shared(shared) => shared.called_off().await,
         }
     }
 }
 
+/// Whether such a refusal is the call's outcome, and not a reason to send it again.
+pub(crate) fn is_outcome(code: &str) -> bool {
+    let passing = ["approval.not_recorded", "approval.cancelled", "approval.gone"];
+    (code.starts_with("approval.") || code.starts_with("hook.")) && !passing.contains(&code)
+        || code == "bad_arguments"
+}
+
 impl Governed {
-    fn of(mut self, facts: &CallFacts) -> Self {
-        self.call_id = Some(facts.call_id.clone());
-        self.envelope.scan_id = facts.call_id.to_string();
+    fn of(self, facts: &CallFacts) -> Self {
+        self.named(&facts.call_id)
+    }
+
+    pub(crate) fn named(mut self, call: &ToolCallId) -> Self {
+        self.call_id = Some(call.clone());
+        self.envelope.scan_id = call.to_string();
         self
     }
 }
@@ -712,17 +834,6 @@ fn bad_arguments(problems: Vec<ArgProblem>) -> Box<Denial> {
     let mut denial = Denial::new("bad_arguments", message);
     denial.problems = problems;
     denial
-}
-
-fn summary(status: &ExecutionStatus, bytes: u64, time: Duration) -> String {
-    let end = match status {
-        ExecutionStatus::Exited(code) => format!("exit code {code}"),
-        ExecutionStatus::Signalled(signal) => format!("ended by signal {signal}"),
-        ExecutionStatus::TimedOut => "killed at its deadline".to_owned(),
-        ExecutionStatus::NotStarted(why) => format!("not started: {why}"),
-        ExecutionStatus::Unknown(why) => format!("outcome not known: {why}"),
-    };
-    shorten(&reveal(&format!("{end}; {bytes} bytes of output in {} ms", time.as_millis())))
 }
 
 fn receipt(draft: &EncodedDraft, committed: Committed) -> Option<Receipt> {

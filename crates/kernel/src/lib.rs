@@ -13,24 +13,34 @@
 
 mod approval;
 mod broker;
+mod call;
+mod envelope;
 mod govern;
 mod hooks;
+mod notices;
+mod outcome;
 mod points;
 mod policy;
 mod records;
 mod recovery;
 mod render;
+mod rules;
 mod run;
+mod vote;
 
 pub use broker::{
     Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, GrantStatus,
     Question, SettleError,
 };
+pub use call::{Call, CallOptions};
 pub use govern::{Denial, Governed, Kernel, Parts};
 pub use hooks::{
     Accepted, Brake, Hook, HookCoordinator, HookDomain, HookMoment, HookStop, Observed, StopScope,
 };
-pub use policy::{GrantLimits, Policy, Rule};
+pub use policy::{Demand, Explanation, GrantLimits, MatchingRule, Policy, PolicyCall, Rule};
 pub use recovery::{Found, StartError};
 pub use render::{Rendering, fingerprint};
+pub use rules::{
+    APPROVERS, ApprovalRule, People, RuleAction, RuleError, RulePart, RuleTerms, Rules, Specificity,
+};
 pub use run::{Run, RunError};

@@ -11,8 +11,9 @@ use countersign_core::text::visible;
 use countersign_manifest::{Envelope, EnvelopeStatus, Manifest, Planned};
 use countersign_ports::journal::Content;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
-use crate::govern::{CallerGone, Denial, Kernel};
+use crate::govern::{Denial, Kernel};
 use crate::hooks::{Accepted, HookDomain, HookMoment, HookStop, Observed};
 use crate::policy::Rule;
 use crate::records::{Base, BuildError, CallFacts, ToolStep};
@@ -24,6 +25,9 @@ pub(crate) use countersign_core::approval::ApprovalPresentation as Presentation;
 
 /// Most characters a hook may put before an approver in one text.
 const TEXT_MAX: usize = 2000;
+
+/// The rule by which a hook has a person asked.
+pub(crate) const HOOK_RULE: &str = "policy.approval.hook";
 
 /// A call that is planned and has not happened.
 pub(crate) struct ToolRequest<'a> {
@@ -129,7 +133,7 @@ impl HookDomain for ToolRequest<'_> {
         }
         if let HookResponse::RequestApproval(note) = response {
             let text = format!("a hook asks for a person: {}", text(&note.redacted_summary));
-            self.asks = Some(Rule { id: "policy.approval.hook", text });
+            self.asks = Some(Rule { id: HOOK_RULE.into(), text });
         }
     }
 }
@@ -307,7 +311,7 @@ impl Kernel {
         &self,
         point: HookPoint,
         facts: &CallFacts,
-        gone: Option<&CallerGone>,
+        caller: Option<&watch::Receiver<()>>,
     ) -> Result<Arc<HookMoment>, Box<Denial>> {
         let base = facts
             .record_base(self.package(), self.now())
@@ -317,7 +321,7 @@ impl Kernel {
             base,
             policy_refs: Vec::new(),
             brake: facts.brake.clone(),
-            caller: gone.cloned(),
+            caller: caller.cloned(),
         }))
     }
 
@@ -325,13 +329,13 @@ impl Kernel {
     pub(crate) async fn before_tool(
         &self,
         request: &mut ToolRequest<'_>,
-        gone: &CallerGone,
+        caller: &watch::Receiver<()>,
     ) -> Result<(), Box<Denial>> {
         let point = HookPoint::BeforeToolCall;
         if !self.hooks().has(point) {
             return Ok(());
         }
-        let moment = self.passage(point, &request.call.facts, Some(gone))?;
+        let moment = self.passage(point, &request.call.facts, Some(caller))?;
         self.hooks().run(&moment, request).await.map_err(Denial::by_hook)
     }
 
@@ -341,7 +345,6 @@ impl Kernel {
         facts: &CallFacts,
         rendering: &Rendering,
         rule: &Rule,
-        gone: &CallerGone,
     ) -> Result<Option<Presentation>, Box<Denial>> {
         let point = HookPoint::BeforeApprovalRequest;
         if !self.hooks().has(point) {
@@ -356,7 +359,8 @@ impl Kernel {
             changed_by: Vec::new(),
         };
         let mut view = ApprovalView { facts, rendering, shown, staged: None };
-        let moment = self.passage(point, facts, Some(gone))?;
+        // Whoever asked may leave and come back: the question is put in any case.
+        let moment = self.passage(point, facts, None)?;
         self.hooks().run(&moment, &mut view).await.map_err(Denial::by_hook)?;
         Ok((!view.shown.changed_by.is_empty()).then_some(view.shown))
     }

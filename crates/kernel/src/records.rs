@@ -8,11 +8,11 @@ use countersign_core::digest::Digest;
 use countersign_core::effect::{
     EffectClass, EffectIntent, EffectKind, EffectResult, EffectTerminalStatus, RiskClass,
 };
-use countersign_core::hold::Approver;
+use countersign_core::hold::{Approver, HoldRecord, Vote};
 use countersign_core::hook::hook_ref;
 use countersign_core::id::{
-    AgentId, ApprovalRequestId, ContentRef, EffectId, HookId, IdError, RecordId, RefId, RunId,
-    RuntimePackageFingerprint, SessionId, ToolCallId, TurnId,
+    AgentId, ApprovalRequestId, ContentRef, EffectId, HookId, IdError, IdempotencyKey, RecordId,
+    RefId, RunId, RuntimePackageFingerprint, SessionId, ToolCallId, TurnId,
 };
 use countersign_core::journal::{
     EncodeError, EncodedDraft, JournalDraft, JournalRecord, RecordBase, RecoveryMarker,
@@ -26,7 +26,7 @@ use countersign_core::tool::{SidecarRef, ToolCallRecord, ToolCallStatus};
 use countersign_manifest::{Manifest, RiskTier};
 
 use crate::hooks::Brake;
-use crate::policy::Rule;
+use crate::policy::Demand;
 use crate::render::Rendering;
 use crate::run::Run;
 
@@ -77,6 +77,24 @@ impl Base<'_> {
         encode(base.about_run(id, ("run", event), run.into()))
     }
 
+    /// Somebody was not told of a call that waits.
+    pub(crate) fn notice(
+        &self,
+        call: &ToolCallId,
+        suffix: &str,
+        reason: &str,
+    ) -> Result<EncodedDraft, BuildError> {
+        let base = RecordBase {
+            tags: vec!["run".to_owned()],
+            correlation_keys: of_call(call),
+            ..self.record_base(host()?)
+        };
+        let id = RecordId::new(format!("journal.record.{}.{suffix}", self.run_id))?;
+        let status = "notice_lost".to_owned();
+        let run = RunLifecycle { status, reason: reason.to_owned() };
+        encode(base.about_run(id, ("run", "notice_lost"), run.into()))
+    }
+
     /// An effect was found with an intent and without a result.
     pub(crate) fn recovery(
         &self,
@@ -104,6 +122,9 @@ pub(crate) fn encode(record: JournalRecord) -> Result<EncodedDraft, BuildError> 
     Ok(JournalDraft::new(record).encode()?)
 }
 
+/// The digest of what a call under an idempotency key was sent with.
+pub(crate) const KEYED_REQUEST: &str = "idempotency_request";
+
 /// The key by which all records of a call are found.
 pub(crate) fn of_call(call: &ToolCallId) -> Vec<CorrelationEntry> {
     vec![CorrelationEntry { key: TOOL_CALL_KEY.to_owned(), value: call.to_string() }]
@@ -128,6 +149,8 @@ pub(crate) struct CallFacts {
     pub(crate) session: RefId,
     pub(crate) brake: Brake,
     pub(crate) grant_use: Option<u64>,
+    /// The client's own name for the call, and the digest of what it was sent with.
+    pub(crate) key: Option<(IdempotencyKey, Digest)>,
 }
 
 impl CallFacts {
@@ -154,6 +177,7 @@ impl CallFacts {
             session: run.session(),
             brake: run.brake().clone(),
             grant_use: None,
+            key: None,
         })
     }
 
@@ -202,9 +226,18 @@ impl CallFacts {
             session_id: self.session_id.clone(),
             turn_id: Some(self.turn_id.clone()),
             destination: Some(self.destination()?),
-            correlation_keys: of_call(&self.call_id),
+            correlation_keys: self.correlation_keys(),
             ..self.base(package, now).record_base(self.source.clone())
         })
+    }
+
+    fn correlation_keys(&self) -> Vec<CorrelationEntry> {
+        let mut keys = of_call(&self.call_id);
+        if let Some((_, request)) = &self.key {
+            let (key, value) = (KEYED_REQUEST.to_owned(), request.to_string());
+            keys.push(CorrelationEntry { key, value });
+        }
+        keys
     }
 
     /// The call as other records refer to it.
@@ -254,7 +287,7 @@ impl CallFacts {
             original_redacted_result_summary: None,
             patched_redacted_result_summary: None,
             hook_id: None,
-            idempotency_key: None,
+            idempotency_key: self.key.as_ref().map(|(key, _)| key.clone()),
             status: ToolCallStatus::IntentRecorded,
             policy_outcome: None,
             effect_intent: None,
@@ -334,12 +367,12 @@ impl CallFacts {
     pub(crate) fn approval_request(
         &self,
         id: ApprovalRequestId,
-        rule: &Rule,
+        demand: &Demand,
         rendering: &Rendering,
-        timeout_ms: u64,
         package: &RuntimePackageFingerprint,
         now: u64,
     ) -> Result<ApprovalRequest, IdError> {
+        let rule = &demand.rule;
         Ok(ApprovalRequest {
             approval_dispatch_effect_id: EffectId::new(format!("effect.approval.{id}"))?,
             approval_request_id: id,
@@ -362,15 +395,16 @@ impl CallFacts {
                 None => ContentRef::new("none")?,
             },
             redacted_args_summary: self.args_summary.clone(),
-            policy_refs: vec![PolicyRef { version: Some(rule.text.clone()), ..policy(rule.id)? }],
+            policy_refs: vec![PolicyRef { version: Some(rule.text.clone()), ..policy(&rule.id)? }],
             dispatcher_scope: DispatcherScope::Host,
-            timeout_ms,
+            timeout_ms: u64::try_from(demand.timeout.as_millis()).unwrap_or(u64::MAX),
             allowed_decisions: vec![ApprovalDecisionKind::Approved, ApprovalDecisionKind::Denied],
             created_at_millis: now,
             runtime_package_fingerprint: package.clone(),
             fingerprint: self.fingerprint,
             rendering_digest: Some(rendering.digest()),
             presentation: None,
+            hold_policy: demand.policy.as_deref().cloned().map(Box::new),
         })
     }
 }
@@ -401,6 +435,8 @@ pub(crate) struct Ending {
     /// How the effect of asking ended.
     pub(crate) effect: EffectTerminalStatus,
     pub(crate) outcome: ApprovalOutcome,
+    /// The answers that made it, where the request names a policy.
+    pub(crate) votes: Vec<Vote>,
 }
 
 /// What the records of a request have in common.
@@ -455,7 +491,8 @@ pub(crate) fn approval_closing(
     let (part, answer) = match decision {
         Some(decision) => {
             let decision = decision.clone();
-            let answer = ApprovalRecord::Responded { request_id: request_id.clone(), decision };
+            let (request_id, votes) = (request_id.clone(), ending.votes.clone());
+            let answer = ApprovalRecord::Responded { request_id, decision, votes };
             (ApprovalPart::Responded, answer)
         }
         None => {
@@ -502,6 +539,16 @@ pub(crate) fn approval_revoking(
     now: u64,
 ) -> Result<EncodedDraft, BuildError> {
     approval_record(request, ApprovalPart::Revoked, record, package, now)
+}
+
+/// The record of what happened to the hold of a request meanwhile.
+pub(crate) fn approval_step(
+    request: &ApprovalRequest,
+    record: HoldRecord,
+    package: &RuntimePackageFingerprint,
+    now: u64,
+) -> Result<EncodedDraft, BuildError> {
+    encode(request.hold_record(approval_base(request, package, now), record)?)
 }
 
 /// A person who decided, as records name them.

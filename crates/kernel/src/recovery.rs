@@ -9,20 +9,26 @@ use countersign_core::approval::{
     ApprovalTerminalStatus,
 };
 use countersign_core::digest::Digest;
-use countersign_core::hold::HoldKind;
+use countersign_core::effect::{EffectResult, EffectTerminalStatus};
+use countersign_core::hold::{HoldKind, HoldRecord};
 use countersign_core::hook::{HookRecord, HookRecordPayload, HookSpecError};
-use countersign_core::id::{ApprovalRequestId, EffectId, HookId, RecordId, ToolCallId};
+use countersign_core::id::{
+    AgentId, ApprovalRequestId, EffectId, HookId, IdempotencyKey, RecordId, ToolCallId,
+};
 use countersign_core::journal::{JournalPayload, JournalRecord, RecordBase, UnsafePendingEffect};
 use countersign_core::refs::EntityKind;
-use countersign_escalation::HoldRequest;
+use countersign_core::tool::ToolCallRecord;
+use countersign_escalation::{Carried, Claimed, HoldRequest};
 use countersign_ports::journal::{AppendError, Batch, Journal, ReadError};
 use serde_json::{Value, json};
 
 use crate::approval::{Earlier, EarlierState, context, coverable};
 use crate::broker::{Answer, Gate, GrantStatus};
-use crate::govern::Kernel;
+use crate::govern::{Kernel, is_outcome};
 use crate::hooks::Invocation;
-use crate::records::{Base, BuildError, CallFacts, encode};
+use crate::points::HOOK_RULE;
+use crate::policy::{PolicyCall, Rule};
+use crate::records::{Base, BuildError, CallFacts, KEYED_REQUEST, encode};
 use crate::render::{Rendering, fingerprint};
 use crate::run::Run;
 
@@ -75,11 +81,21 @@ pub enum StartError {
     Write(String),
 }
 
+#[derive(Debug)]
+struct KeyedCall {
+    agent_id: AgentId,
+    key: IdempotencyKey,
+    request: Digest,
+    call: ToolCallId,
+}
+
 /// What the records so far leave open.
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     records: u64,
     asked: BTreeMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
+    /// What has happened to the holds of those.
+    carried: HashMap<ApprovalRequestId, Carried>,
     approved: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
     /// What was decided, for approvals and grants that may still release something.
     decided: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, ApprovalDecision)>,
@@ -89,6 +105,8 @@ pub(crate) struct Fold {
     hooks: BTreeSet<(HookId, String)>,
     /// Hooks that were invoked and have no end, by the invocation.
     invoked: BTreeMap<String, JournalRecord>,
+    /// Calls under an idempotency key that ended, or may have run.
+    keyed: Vec<KeyedCall>,
     last_invocation: u64,
 }
 
@@ -118,6 +136,7 @@ impl Fold {
         self.records += 1;
         match &record.payload {
             JournalPayload::Approval(approval) => self.take_approval(approval, &record),
+            JournalPayload::Hold(step) => self.take_step(step),
             JournalPayload::Tool(tool) => {
                 // The intent that refers to an approval uses it up, or uses its grant once.
                 let used = record.related_refs.iter();
@@ -132,6 +151,7 @@ impl Fold {
                         }
                     }
                 }
+                self.take_key(tool, &record);
                 match (&tool.effect_intent, &tool.effect_result) {
                     (_, Some(result)) => {
                         self.under_way.remove(&result.effect_id);
@@ -164,13 +184,33 @@ impl Fold {
         }
     }
 
+    fn take_key(&mut self, tool: &ToolCallRecord, record: &JournalRecord) {
+        let refused = |result: &EffectResult| {
+            result.error_ref.as_deref().is_some_and(|code| {
+                result.terminal_status == EffectTerminalStatus::DeniedBeforeExecution
+                    && !is_outcome(code)
+            })
+        };
+        let made = tool.effect_intent.is_some()
+            || tool.effect_result.as_ref().is_some_and(|result| !refused(result));
+        let request = record.correlation_keys.iter().find(|entry| entry.key == KEYED_REQUEST);
+        let key = tool.idempotency_key.clone();
+        if let (true, Some(key), Some(request)) = (made, key, request)
+            && let Ok(request) = Digest::parse(&request.value)
+        {
+            let (agent_id, call) = (record.agent_id.clone(), tool.tool_call_id.clone());
+            self.keyed.push(KeyedCall { agent_id, key, request, call });
+        }
+    }
+
     fn take_approval(&mut self, approval: &ApprovalRecord, record: &JournalRecord) {
         match approval {
             ApprovalRecord::Requested { request } => {
                 let id = request.approval_request_id.clone();
                 self.asked.insert(id, (Arc::new((**request).clone()), record.journal_seq));
             }
-            ApprovalRecord::Responded { request_id, decision } => {
+            ApprovalRecord::Responded { request_id, decision, .. } => {
+                self.carried.remove(request_id);
                 let Some((request, _)) = self.asked.remove(request_id) else { return };
                 let (decided_at, grant) = match decision {
                     ApprovalDecision::Approved { decided_at_millis, .. } => {
@@ -216,6 +256,26 @@ impl Fold {
         }
     }
 
+    /// What comes after the end of a hold changes nothing.
+    fn take_step(&mut self, step: &HoldRecord) {
+        let id = step.request_id();
+        if !self.asked.contains_key(id) {
+            return;
+        }
+        let carried = self.carried.entry(id.clone()).or_default();
+        match step {
+            HoldRecord::Voted { vote, .. } => carried.votes.push((**vote).clone()),
+            HoldRecord::Claimed { by, at_millis, until_millis, .. } => {
+                let (by, at_millis, until_millis) = (by.clone(), *at_millis, *until_millis);
+                carried.claim = Some(Claimed { by, at_millis, until_millis });
+            }
+            HoldRecord::Released { by, .. } => {
+                carried.claim.take_if(|claim| claim.by.id == by.id);
+            }
+            HoldRecord::Escalated { steps, .. } => carried.escalated = *steps,
+        }
+    }
+
     /// Has the hooks see again what may still release a call; what they stop is forgotten.
     async fn recheck(&mut self, kernel: &Kernel, now: u64, valid_for: u64) {
         let decided = std::mem::take(&mut self.decided);
@@ -233,6 +293,7 @@ impl Fold {
 
     fn forget(&mut self, id: &ApprovalRequestId) {
         self.asked.remove(id);
+        self.carried.remove(id);
         self.approved.remove(id);
         self.grants.remove(id);
         self.decided.remove(id);
@@ -259,12 +320,16 @@ pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, St
             found.unused_approvals += 1;
         }
     }
+    for KeyedCall { agent_id, key, request, call } in std::mem::take(&mut fold.keyed) {
+        kernel.calls().recorded(agent_id, key, request, call);
+    }
     // Oldest first, so that the queue is as it was.
     let mut asked: Vec<_> = fold.asked.into_values().collect();
     asked.sort_by_key(|(_, seq)| *seq);
     for (request, seq) in asked {
         if now < request.expires_at_millis() {
-            reopen(kernel, &request, seq).await?;
+            let carried = fold.carried.remove(&request.approval_request_id);
+            reopen(kernel, &request, seq, carried.unwrap_or_default()).await?;
             found.reopened += 1;
         } else {
             lapse(kernel, &request).await?;
@@ -296,9 +361,15 @@ async fn reopen(
     kernel: &Kernel,
     request: &Arc<ApprovalRequest>,
     seq: u64,
+    carried: Carried,
 ) -> Result<(), StartError> {
     let timeout = Duration::from_millis(request.timeout_ms);
-    let place = kernel.queue().readmit(request.agent_id.clone(), timeout);
+    let place = kernel.queue().readmit(request.agent_id.clone(), timeout).carrying(carried);
+    // As it was asked, whatever the rules are now.
+    let place = match &request.hold_policy {
+        Some(policy) => place.under(Arc::new((**policy).clone())),
+        None => place,
+    };
     let rule = request.policy_refs.first().and_then(|policy| policy.version.clone());
     let presentation = request.presentation.as_deref();
     let shown = shown(kernel, request, seq).await.unwrap_or_else(|| Shown {
@@ -326,7 +397,7 @@ async fn reopen(
         kind: HoldKind::ToolCall,
         summary: presentation.map_or(shown.summary, |presentation| presentation.summary.clone()),
         reason,
-        context_snapshot: shown.context,
+        context_snapshot: shown.context.into(),
         created_at_millis: request.created_at_millis,
         fingerprint: request.fingerprint,
         rendering_digest: shown.digest,
@@ -358,9 +429,17 @@ async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<S
     let run = Run::new(request.run_id.clone(), agent.clone(), request.session_id.clone());
     let tool = request.canonical_tool_name.clone();
     let facts = CallFacts::new(&run, request.tool_call_id.clone(), 0, tool).ok()?;
-    let policy = (kernel.policy(), kernel.policy_digest());
+    let (policy, digest) = (kernel.policy(), kernel.policy_digest());
     let at = request.created_at_millis;
-    let coverable = coverable(policy.0, policy.1, &facts, manifest, &planned.args, at);
+    let judged = PolicyCall { manifest, agent, arguments: &planned.args };
+    let asked = request.policy_refs.first().filter(|asked| asked.id.as_str() == HOOK_RULE);
+    let asked = asked.map(|asked| Rule {
+        id: HOOK_RULE.into(),
+        text: asked.version.clone().unwrap_or_default(),
+    });
+    let demand = policy.demand(&judged, asked);
+    let coverable = coverable(policy, digest, &facts, manifest, &planned.args, at)
+        .filter(|_| demand.is_some_and(|demand| demand.session_grants));
     let presentation = request.presentation.as_deref();
     Some(Shown {
         summary: rendering.command.clone(),

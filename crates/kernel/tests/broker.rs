@@ -19,6 +19,7 @@ use countersign_core::approval::{
 };
 use countersign_core::digest::Digest;
 use countersign_core::effect::{EffectClass, EffectTerminalStatus as Effect, RiskClass};
+use countersign_core::hold::{Factor, HoldPolicy};
 use countersign_core::id::{
     AgentId, ApprovalRequestId, ContentRef, EffectId, RefId, RunId, RuntimePackageFingerprint,
     ToolCallId, TurnId,
@@ -153,6 +154,7 @@ fn request() -> ApprovalRequest {
         fingerprint: Some(Digest::of("the call")),
         rendering_digest: Some(Digest::of("the rendering")),
         presentation: None,
+        hold_policy: None,
     }
 }
 
@@ -219,6 +221,27 @@ async fn a_question_is_durable_before_the_dispatcher_sees_it_and_its_end_before_
     let ids =
         |parts: [&str; 2]| parts.map(|part| format!("journal.record.approval.approval.1.{part}"));
     assert_eq!(batches, [ids(["requested", "intent"]), ids(["responded", "result"])]);
+}
+
+/// Whoever settles: an approval that shows no quorum releases nothing, a denial needs none.
+#[tokio::test]
+async fn no_dispatcher_can_do_without_the_people_a_request_asks_for() {
+    let policy = HoldPolicy::new(vec![Factor::new("ops", 2).unwrap()]).unwrap();
+    for (answer, released) in [("approved", None), ("denied", Some(false))] {
+        let w = rig();
+        let dispatcher = Ask(move |asked: Asked| async move {
+            let settled = asked.settle(token(answer)).await;
+            assert_eq!(settled.is_ok(), released.is_some(), "{settled:?}");
+            if let Err(error) = settled {
+                assert_eq!(error, SettleError::NotEnough);
+            }
+            Ok(())
+        });
+        let mut question = question();
+        question.request.hold_policy = Some(Box::new(policy.clone()));
+        let outcome = w.broker.ask(question, Some(&dispatcher)).await.unwrap();
+        assert!(!outcome.releases_tool(), "{outcome:?}");
+    }
 }
 
 type Ending = (&'static str, Terminal, Effect, &'static str);

@@ -457,6 +457,7 @@ async fn a_kernel_does_not_start_with_hooks_it_cannot_record() {
         policy: seed(1).policy,
         limits: countersign_escalation::Limits::default(),
         hooks: vec![answers(observing("h", AFTER), HookResponse::ObserveOnly)],
+        notifiers: Vec::new(),
         version: "test".into(),
     };
     let error = countersign_kernel::Kernel::start(parts).await.err().unwrap();

@@ -284,32 +284,6 @@ async fn what_was_handed_to_the_journal_is_followed_up_though_the_caller_is_gone
 }
 
 #[tokio::test]
-async fn equal_held_calls_outlive_a_restart_each_by_itself() {
-    let w = world().await;
-    let _first = w.spawn("write", json!({"file": "a"}));
-    w.held().await;
-    w.clock.advance(Duration::from_millis(5));
-    let _second = w.spawn("write", json!({"file": "a"}));
-    while w.kernel.queue().pending().len() < 2 {
-        tokio::task::yield_now().await;
-    }
-    let (journal, clock) = w.crash().await;
-    let w = start(journal, clock, seed(2)).await;
-    assert_eq!(w.found.reopened, 2);
-    // Decided about the older one only, with nobody connected.
-    w.decide(DecisionKind::Approve, "ada").await.unwrap();
-    assert_eq!(
-        w.call("write", json!({"file": "a"})).await.envelope.status,
-        EnvelopeStatus::Success
-    );
-    let other = w.spawn("write", json!({"file": "a"}));
-    tokio::task::yield_now().await;
-    assert_eq!(w.decide(DecisionKind::Deny, "ada").await, Ok(HoldStatus::Denied));
-    assert_eq!(other.await.unwrap().denial.unwrap().code, "approval.denied");
-    assert_eq!(w.ran(), 1);
-}
-
-#[tokio::test]
 async fn what_you_see_is_what_you_decide() {
     let w = world().await;
     let _call = w.spawn("write", json!({"file": "notes.md"}));

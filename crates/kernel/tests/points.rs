@@ -526,10 +526,11 @@ async fn a_grant_covers_nothing_before_the_hooks_have_seen_it() {
     let w = world_with(hooked(vec![slow])).await;
     let call = w.spawn("write", json!({"file": "a"}));
     w.held().await;
-    let terms = GrantTerms { max_uses: 9, valid_for_ms: 60_000, any_value_of: Vec::new() };
+    let terms = GrantTerms { max_uses: 9, valid_for_ms: 60_000, any_value_of: vec!["file".into()] };
     let (granted, other) = tokio::join!(w.grant(terms), async {
         until(async || w.story().await.contains(&"approval_responded".to_owned())).await;
-        w.call("write", json!({"file": "a"})).await
+        // Another call, which the grant would cover; an equal one would share the outcome.
+        w.call("write", json!({"file": "b"})).await
     });
     assert!(granted.is_err());
     assert_eq!(call.await.unwrap().denial.unwrap().code, "hook.failed");

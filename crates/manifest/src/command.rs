@@ -11,6 +11,16 @@ pub(crate) struct Command {
     pub(crate) end_of_options: String,
 }
 
+impl Command {
+    /// Empty for a command that was refused.
+    pub(crate) fn program(&self) -> &str {
+        match self.items.first() {
+            Some(Item::Token(token)) => token.fixed().unwrap_or_default(),
+            _ => "",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Conditional {
     pub(crate) when: When,

@@ -84,6 +84,11 @@ impl Report {
         self.all.iter().any(|d| d.severity == Severity::Error)
     }
 
+    /// How many errors there are so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.all.iter().filter(|d| d.severity == Severity::Error).count()
+    }
+
     fn push(
         &mut self,
         code: &'static str,

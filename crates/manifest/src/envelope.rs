@@ -15,13 +15,16 @@ pub enum EnvelopeStatus {
     Timeout,
     /// It was refused; nothing happened.
     Denied,
+    /// A person has not decided yet; nothing happened. Sent again, the call waits on, or gets
+    /// its outcome.
+    Pending,
 }
 
 /// The result of a call on the wire, in this order. Stated by the tool format ToolClad, with
-/// four fixed words for `status`.
+/// four fixed words for `status`; `pending` is Countersign's own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Decides `isError` on MCP: everything but `Success` is one.
+    /// Decides `isError` on MCP: everything but `Success` and `Pending` is one.
     pub status: EnvelopeStatus,
     /// One per attempt.
     pub scan_id: String,
@@ -58,7 +61,7 @@ impl Envelope {
         json!({
             "type": "object",
             "properties": {
-                "status": {"type": "string", "enum": ["success", "error", "timeout", "denied"]},
+                "status": {"type": "string", "enum": ["success", "error", "timeout", "denied", "pending"]},
                 "scan_id": {"type": "string"},
                 "tool": {"type": "string"},
                 "command": {"type": "string"},

@@ -24,7 +24,7 @@ pub(crate) struct Fields<'a> {
     span: Range<usize>,
     left: Vec<(At<&'a str>, Node<'a>)>,
     asked: Vec<&'static str>,
-    taken: Vec<&'static str>,
+    places: Vec<(&'static str, Range<usize>)>,
 }
 
 impl<'a> Fields<'a> {
@@ -34,7 +34,7 @@ impl<'a> Fields<'a> {
             span,
             left: in_order(table),
             asked: Vec::new(),
-            taken: Vec::new(),
+            places: Vec::new(),
         }
     }
 
@@ -62,17 +62,22 @@ impl<'a> Fields<'a> {
         self.left.iter().any(|(name, _)| name.value == key)
     }
 
+    /// Where a key that was taken stands.
+    pub(crate) fn span_of(&self, key: &str) -> Option<Range<usize>> {
+        self.places.iter().find(|(name, _)| *name == key).map(|(_, span)| span.clone())
+    }
+
     /// Whether the key was there, be its value usable or not.
     pub(crate) fn knew(&self, key: &str) -> bool {
-        self.taken.contains(&key)
+        self.places.iter().any(|(name, _)| *name == key)
     }
 
     /// Takes a key out, whatever it holds.
     pub(crate) fn node(&mut self, key: &'static str) -> Option<(Range<usize>, Node<'a>)> {
         self.asked.push(key);
         let at = self.left.iter().position(|(name, _)| name.value == key)?;
-        self.taken.push(key);
         let (name, node) = self.left.remove(at);
+        self.places.push((key, name.span.clone()));
         Some((name.span, node))
     }
 
@@ -168,18 +173,20 @@ impl<'a> Fields<'a> {
         std::mem::take(&mut self.left)
     }
 
-    /// Keys that the format has and this version does not.
-    pub(crate) fn unsupported(&mut self, keys: &[&'static str], report: &mut Report) {
-        for key in keys {
-            if let Some((span, _)) = self.node(key) {
-                let (code, name) = if self.path.is_empty() {
-                    ("unsupported_table", format!("[{key}]"))
-                } else {
-                    ("unsupported_key", format!("`{key}` in {}", self.path))
-                };
-                report.error(code, &span, format!("{name} is not supported yet"));
-            }
+    /// A key of the older format that has no effect here; `instead` says what to write.
+    pub(crate) fn outdated(
+        &mut self,
+        key: &'static str,
+        instead: &'static str,
+        report: &mut Report,
+    ) {
+        let asked = self.asked.len();
+        if let Some((span, _)) = self.node(key) {
+            let message = format!("`{key}` in {} has no effect", self.path);
+            report.warn("outdated_key", &span, message).fix(instead);
         }
+        // Nobody is told to write it.
+        self.asked.truncate(asked);
     }
 
     /// Reports every key that nobody asked for.
@@ -200,7 +207,8 @@ impl<'a> Fields<'a> {
     fn child(&self, key: &str) -> String {
         match self.path.strip_suffix(']') {
             Some(parent) => format!("{parent}.{key}]"),
-            None => format!("[{key}]"),
+            None if self.path.is_empty() => format!("[{key}]"),
+            None => format!("{}.{key}", self.path),
         }
     }
 

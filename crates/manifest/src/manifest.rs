@@ -1,13 +1,17 @@
 //! What a manifest is once it is checked.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use countersign_core::plan::RunLimits;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::command::{Command, Item};
+use crate::command::Command;
+use crate::http::Http;
 use crate::output::Output;
+use crate::scope::Scope;
+use crate::session::{Browser, Session};
 use crate::types::ArgType;
 
 /// How much harm a tool can do, by its author's judgement. Ordered: `Info` is the least.
@@ -49,6 +53,7 @@ pub struct Arg {
     pub(crate) name: String,
     pub(crate) ty: ArgType,
     pub(crate) required: bool,
+    pub(crate) feeds_decision: bool,
     pub(crate) description: Option<String>,
     pub(crate) default: Option<DefaultValue>,
 }
@@ -67,7 +72,7 @@ impl Arg {
         &self.name
     }
 
-    /// The word of the manifest format, such as `literal_text`.
+    /// The built-in type, such as `literal_text`; of a custom type, what it is based on.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         self.ty.name
@@ -77,6 +82,12 @@ impl Arg {
     #[must_use]
     pub fn required(&self) -> bool {
         self.required
+    }
+
+    /// Whether the author says that something privileged is decided by it.
+    #[must_use]
+    pub fn feeds_decision(&self) -> bool {
+        self.feeds_decision
     }
 
     /// The author's words, for agents and people.
@@ -117,13 +128,94 @@ pub struct Manifest {
     pub(crate) description: String,
     pub(crate) risk_tier: RiskTier,
     pub(crate) human_approval: bool,
+    pub(crate) network_egress: bool,
     pub(crate) cedar: Option<Cedar>,
+    pub(crate) evidence: Option<Evidence>,
+    pub(crate) filesystem: Option<Filesystem>,
     pub(crate) limits: RunLimits,
     pub(crate) digest: String,
     pub(crate) args: Vec<Arg>,
     pub(crate) index: HashMap<String, usize>,
-    pub(crate) command: Command,
+    pub(crate) backend: Backend,
+    pub(crate) scopes: Vec<Arc<Scope>>,
     pub(crate) output: Output,
+}
+
+/// What a call of the tool does.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    Command(Command),
+    Executor(String),
+    Http(Http),
+    Mcp(Mcp),
+    Session(Box<Session>),
+    Browser(Box<Browser>),
+    Callback,
+}
+
+#[derive(Debug)]
+pub(crate) struct Mcp {
+    pub(crate) server: String,
+    pub(crate) tool: String,
+    /// The upstream's name of each argument, in the order of the arguments.
+    pub(crate) fields: Vec<String>,
+}
+
+/// What runs a call of the tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackendKind {
+    /// `[command]` with `exec` or `template`.
+    Command,
+    /// `[command]` with `executor`.
+    Executor,
+    /// `[http]`.
+    Http,
+    /// `[mcp]`.
+    Mcp,
+    /// `[session]`; checked, but not planned yet.
+    Session,
+    /// `[browser]`; checked, but not planned yet.
+    Browser,
+    /// `dispatch = "callback"`.
+    Callback,
+}
+
+impl BackendKind {
+    /// A word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Executor => "executor",
+            Self::Http => "HTTP",
+            Self::Mcp => "MCP",
+            Self::Session => "session",
+            Self::Browser => "browser",
+            Self::Callback => "callback",
+        }
+    }
+}
+
+/// What of the file system a tool is confined to, where the operating system can do that. Paths
+/// are relative to the tool root, or absolute, and hold no `..`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filesystem {
+    /// Files and folders to read.
+    pub read: Vec<String>,
+    /// Files and folders to change.
+    pub write: Vec<String>,
+    /// Files to make.
+    pub create: Vec<String>,
+}
+
+/// Where the output of a call is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// A folder; `{evidence_dir}`, `{scan_id}` and `{session_id}` in it are for whoever runs the
+    /// call.
+    pub output_dir: String,
+    /// Whether output is written there.
+    pub capture: bool,
 }
 
 /// How a policy engine names a call of the tool.
@@ -142,12 +234,46 @@ impl Manifest {
         &self.name
     }
 
-    /// The program it starts: a name to be found on the path, or a path.
+    /// The program it starts: a name to be found on the path, or a path. Empty if it starts none.
     #[must_use]
     pub fn program(&self) -> &str {
-        match self.command.items.first() {
-            Some(Item::Token(token)) => token.fixed().unwrap_or_default(),
+        match &self.backend {
+            Backend::Command(command) => command.program(),
+            Backend::Session(session) => session.startup.program(),
+            Backend::Executor(executor) => executor,
             _ => "",
+        }
+    }
+
+    /// What runs a call.
+    #[must_use]
+    pub fn backend(&self) -> BackendKind {
+        match &self.backend {
+            Backend::Command(_) => BackendKind::Command,
+            Backend::Executor(_) => BackendKind::Executor,
+            Backend::Http(_) => BackendKind::Http,
+            Backend::Mcp(_) => BackendKind::Mcp,
+            Backend::Session(_) => BackendKind::Session,
+            Backend::Browser(_) => BackendKind::Browser,
+            Backend::Callback => BackendKind::Callback,
+        }
+    }
+
+    /// The upstream server a call goes to, if it goes to one.
+    #[must_use]
+    pub fn mcp_server(&self) -> Option<&str> {
+        match &self.backend {
+            Backend::Mcp(mcp) => Some(&mcp.server),
+            _ => None,
+        }
+    }
+
+    /// The names of the secrets a call needs.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&str> {
+        match &self.backend {
+            Backend::Http(http) => http.secrets(),
+            _ => Vec::new(),
         }
     }
 
@@ -175,6 +301,24 @@ impl Manifest {
         self.human_approval
     }
 
+    /// Whether the author says that the tool talks to the network.
+    #[must_use]
+    pub fn network_egress(&self) -> bool {
+        self.network_egress
+    }
+
+    /// Where output is to be kept, when declared.
+    #[must_use]
+    pub fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
+    }
+
+    /// What the tool is confined to, when declared.
+    #[must_use]
+    pub fn filesystem(&self) -> Option<&Filesystem> {
+        self.filesystem.as_ref()
+    }
+
     /// The names under which policy knows the tool, when declared.
     #[must_use]
     pub fn cedar(&self) -> Option<&Cedar> {
@@ -187,7 +331,8 @@ impl Manifest {
         self.limits.clone()
     }
 
-    /// `sha256:` and the hex digest of the manifest's text, comments included.
+    /// `sha256:` and the hex digest of the manifest's text, comments included, together with the
+    /// project's types and scope where there are such.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -208,15 +353,54 @@ impl Manifest {
     /// what it refuses is refused, what it accepts may still be.
     #[must_use]
     pub fn input_schema(&self) -> Value {
-        let properties: Map<String, Value> =
-            self.args.iter().map(|arg| (arg.name.clone(), arg.schema())).collect();
-        let required: Vec<&str> =
-            self.args.iter().filter(|a| a.required).map(|a| a.name.as_str()).collect();
-        json!({
-            "type": "object",
-            "properties": properties,
-            "required": required,
-            "additionalProperties": false,
-        })
+        schema_of(&self.args)
     }
+
+    /// The tool as MCP lists it; a session or browser as the list of its commands, each with the
+    /// tool's name and a dot before its own.
+    #[must_use]
+    pub fn mcp_tools(&self) -> Vec<Value> {
+        let commands = match &self.backend {
+            Backend::Session(session) => &session.commands,
+            Backend::Browser(browser) => &browser.commands,
+            _ => {
+                let (name, text) = (self.name.as_str(), self.description.as_str());
+                let governed = (self.risk_tier, self.human_approval);
+                return vec![mcp_tool(name, text, self.input_schema(), governed)];
+            }
+        };
+        let tool = |c: &crate::session::SubCommand| {
+            let name = format!("{}.{}", self.name, c.name);
+            mcp_tool(&name, &c.description, c.input_schema(), (c.risk_tier, c.human_approval))
+        };
+        commands.iter().map(tool).collect()
+    }
+}
+
+fn mcp_tool(
+    name: &str,
+    description: &str,
+    input: Value,
+    (tier, approval): (RiskTier, bool),
+) -> Value {
+    json!({
+        "name": name,
+        "description": description,
+        "inputSchema": input,
+        "outputSchema": crate::Envelope::output_schema(),
+        "_meta": {"countersign/risk_tier": tier, "countersign/human_approval": approval},
+    })
+}
+
+/// JSON Schema of an object that has these arguments and no others.
+pub(crate) fn schema_of(args: &[Arg]) -> Value {
+    let properties: Map<String, Value> =
+        args.iter().map(|arg| (arg.name.clone(), arg.schema())).collect();
+    let required: Vec<&str> = args.iter().filter(|a| a.required).map(|a| a.name.as_str()).collect();
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
 }

@@ -1,6 +1,7 @@
 //! Reading what a tool wrote.
 
 use base64::Engine as _;
+use countersign_core::plan::RunLimits;
 use serde_json::{Value, json};
 
 /// How output is read.
@@ -11,16 +12,31 @@ pub enum OutputFormat {
     Text,
     /// One JSON document.
     Json,
+    /// One JSON document on each line.
+    Jsonl,
+    /// Comma-separated values with a line of names.
+    Csv,
+    /// One XML document.
+    Xml,
 }
 
 impl OutputFormat {
+    const ALL: [Self; 5] = [Self::Text, Self::Json, Self::Jsonl, Self::Csv, Self::Xml];
+
     /// The word a manifest uses.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Xml => "xml",
         }
+    }
+
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == word)
     }
 }
 
@@ -28,7 +44,22 @@ impl OutputFormat {
 #[derive(Clone, Debug)]
 pub struct Output {
     pub(crate) format: OutputFormat,
+    pub(crate) parser: Option<String>,
+    pub(crate) envelope: bool,
     pub(crate) max_bytes: u64,
+    pub(crate) schema: Option<Value>,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self {
+            format: OutputFormat::Text,
+            parser: None,
+            envelope: true,
+            max_bytes: RunLimits::default().output_max_bytes,
+            schema: None,
+        }
+    }
 }
 
 impl Output {
@@ -38,10 +69,45 @@ impl Output {
         self.format
     }
 
+    /// The executable that reads the output instead, if one is declared; it is on the project's
+    /// allow list.
+    #[must_use]
+    pub fn parser(&self) -> Option<&str> {
+        self.parser.as_deref()
+    }
+
+    /// Whether the author wants an envelope around the results.
+    #[must_use]
+    pub fn envelope(&self) -> bool {
+        self.envelope
+    }
+
     /// Bytes of standard output to keep: from 1 to 2^30.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes
+    }
+
+    /// The JSON Schema 2020-12 of the results, which compiles.
+    #[must_use]
+    pub fn schema(&self) -> Option<&Value> {
+        self.schema.as_ref()
+    }
+
+    /// Holds results against the schema; without one everything fits. Compiles the schema, which
+    /// takes tens of microseconds.
+    ///
+    /// # Errors
+    /// Says where and why the results do not fit.
+    pub fn check(&self, results: &Value) -> Result<(), String> {
+        let Some(schema) = &self.schema else {
+            return Ok(());
+        };
+        compile(schema)?.validate(results).map_err(|error| {
+            let place = error.instance_path().to_string();
+            let reason = error.masked();
+            format!("the results do not fit the schema at `{place}`: {reason}")
+        })
     }
 
     /// The `results` of an envelope, always an object: `{"text": …}` for text,
@@ -49,7 +115,8 @@ impl Output {
     /// `value` unless it is an object.
     ///
     /// # Errors
-    /// Says why, when the output of a `json` tool is not one JSON document.
+    /// Says why, when the output of a `json` tool is not one JSON document, and for formats that
+    /// this crate does not read.
     pub fn parse(&self, bytes: &[u8]) -> Result<Value, String> {
         match self.format {
             OutputFormat::Text => Ok(match std::str::from_utf8(bytes) {
@@ -63,6 +130,37 @@ impl Output {
                 Ok(value) => Ok(json!({"value": value})),
                 Err(error) => Err(format!("output is not JSON: {error}")),
             },
+            OutputFormat::Jsonl | OutputFormat::Csv | OutputFormat::Xml => {
+                Err(format!("output in {} cannot be read yet", self.format.as_str()))
+            }
         }
+    }
+}
+
+/// Compiles a schema as JSON Schema 2020-12. Nothing is fetched: a reference to elsewhere does
+/// not compile. Patterns take linear time.
+pub(crate) fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .with_pattern_options(jsonschema::PatternOptions::regex())
+        .build(schema)
+        .map_err(|error| error.to_string())
+}
+
+/// Whether [`compile`] would succeed. Holding a schema against the schema of schemas costs a
+/// fraction of compiling it, and decides it where nothing has to be found or compiled.
+pub(crate) fn compiles(schema: &Value) -> Result<(), String> {
+    jsonschema::draft202012::meta::validate(schema).map_err(|error| error.to_string())?;
+    if needs_compiling(schema) { compile(schema).map(drop) } else { Ok(()) }
+}
+
+/// References, anchors, dialects and patterns are what a well-formed schema can fail by.
+fn needs_compiling(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => members.iter().any(|(key, value)| {
+            key.starts_with('$') || key.starts_with("pattern") || needs_compiling(value)
+        }),
+        Value::Array(items) => items.iter().any(needs_compiling),
+        _ => false,
     }
 }

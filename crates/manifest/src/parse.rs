@@ -2,41 +2,75 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Duration;
+use std::sync::Arc;
 
 use countersign_core::digest::Digest;
-use countersign_core::plan::RunLimits;
 use toml::de::DeTable;
 
-use crate::diagnostic::{Diagnostic, Report};
+use crate::diagnostic::{Diagnostic, Report, excerpt};
 use crate::fields::{At, Fields};
-use crate::manifest::{Cedar, Manifest, RiskTier};
-use crate::output::{Output, OutputFormat};
-use crate::{parse_args, parse_command};
+use crate::manifest::{Backend, Manifest};
+use crate::parse_args::Setting;
+use crate::parse_tool::{Mode, Tool};
+use crate::project::Project;
+use crate::{
+    parse_args, parse_command, parse_http, parse_output, parse_session, parse_tool, scope,
+};
 
 /// Bytes of a manifest.
 const MAX_FILE: usize = 1 << 20;
-const GIB: u64 = 1 << 30;
-const DAY: u64 = 24 * 60 * 60;
-
-/// Backends that the format has besides `[command]`.
-const OTHER_BACKENDS: [&str; 4] = ["http", "mcp", "session", "browser"];
+const BACKENDS: [&str; 5] = ["command", "http", "mcp", "session", "browser"];
 
 impl Manifest {
+    /// Reads a manifest that stands alone: [`Manifest::parse_in`] with the default project.
+    #[must_use]
+    pub fn parse(name: &str, text: &str) -> (Option<Self>, Vec<Diagnostic>) {
+        Self::parse_in(&Project::default(), name, text)
+    }
+
     /// Reads a manifest. There is one exactly if no diagnostic is an error. `name` is the
     /// file's name; it appears in no diagnostic.
     #[must_use]
-    pub fn parse(name: &str, text: &str) -> (Option<Self>, Vec<Diagnostic>) {
-        let mut report = Report::default();
-        let manifest = read(name, text, &mut report);
-        let failed = report.failed();
-        let mut all = report.all;
-        all.sort_by_key(|d| (d.span.start, d.span.end));
-        for diagnostic in &mut all {
-            settle(&mut diagnostic.span, text);
-        }
-        (manifest.filter(|_| !failed), all)
+    pub fn parse_in(project: &Project, name: &str, text: &str) -> (Option<Self>, Vec<Diagnostic>) {
+        document(text, |root, report| {
+            if name.rsplit(['/', '\\']).next() == Some("toolclad.toml") {
+                let message = "a file of custom types is no manifest";
+                report.error("not_a_manifest", &(0..0), message);
+                return None;
+            }
+            read(root, project, text, report)
+        })
     }
+}
+
+/// Reads a document and puts the findings in order. Gives nothing if one is an error.
+pub(crate) fn document<T>(
+    text: &str,
+    read: impl FnOnce(Fields<'_>, &mut Report) -> Option<T>,
+) -> (Option<T>, Vec<Diagnostic>) {
+    let mut report = Report::default();
+    let mut found = None;
+    if text.len() > MAX_FILE {
+        let message = format!("the file has {} bytes; at most {MAX_FILE}", text.len());
+        report.error("too_large", &(0..0), message);
+    } else {
+        match DeTable::parse(text) {
+            Ok(document) => {
+                found = read(Fields::new("", 0..0, document.get_ref()), &mut report);
+            }
+            Err(error) => {
+                let span = error.span().unwrap_or(0..0);
+                report.error("syntax", &span, error.message());
+            }
+        }
+    }
+    let failed = report.failed();
+    let mut all = report.all;
+    all.sort_by_key(|d| (d.span.start, d.span.end));
+    for diagnostic in &mut all {
+        settle(&mut diagnostic.span, text);
+    }
+    (found.filter(|_| !failed), all)
 }
 
 /// Keeps a span inside the text and on character boundaries.
@@ -52,245 +86,153 @@ fn settle(span: &mut Range<usize>, text: &str) {
     *span = start..floor(span.end).max(start);
 }
 
-fn read(name: &str, text: &str, report: &mut Report) -> Option<Manifest> {
-    if text.len() > MAX_FILE {
-        let message = format!("the file has {} bytes; at most {MAX_FILE}", text.len());
-        report.error("too_large", &(0..0), message);
-        return None;
+fn read(
+    mut root: Fields<'_>,
+    project: &Project,
+    text: &str,
+    report: &mut Report,
+) -> Option<Manifest> {
+    let present: Vec<&str> = BACKENDS.into_iter().filter(|key| root.has(key)).collect();
+    let has_output = root.has("output");
+    let has_tool = root.has("tool");
+    let tool = root.table("tool", report).map(|table| parse_tool::read(table, &present, report));
+    if !has_tool {
+        report.error("missing_table", &(0..0), "a manifest needs [tool]");
     }
-    if name.rsplit('/').next() == Some("toolclad.toml") {
-        report.error("unsupported_file", &(0..0), "a file of custom types is not supported yet");
-        return None;
-    }
-    let document = match DeTable::parse(text) {
-        Ok(document) => document,
-        Err(error) => {
-            let span = error.span().unwrap_or(0..0);
-            report.error("syntax", &span, error.message());
-            return None;
-        }
-    };
-    let mut root = Fields::new("", 0..0, document.get_ref());
-    let tool = match root.table("tool", report) {
-        Some(table) => tool(table, report),
-        None => {
-            if !document.get_ref().contains_key("tool") {
-                report.error("missing_table", &(0..0), "a manifest needs [tool]");
-            }
-            None
-        }
-    };
     let args = root.table("args", report);
     let command = root.table("command", report);
-    let foreign = OTHER_BACKENDS.iter().any(|key| document.get_ref().contains_key(*key));
-    root.unsupported(&OTHER_BACKENDS, report);
-    root.unsupported(&["types", "scope"], report);
-    let has_output = document.get_ref().contains_key("output");
+    let http = root.table("http", report);
+    let mcp = root.table("mcp", report);
+    let session = root.table("session", report);
+    let browser = root.table("browser", report);
+    let own_scope = root.table("scope", report).map(|table| scope::read(table, report));
+    if let Some((span, _)) = root.node("types") {
+        report
+            .error("unknown_table", &span, "a manifest has no `types`")
+            .fix("move it to toolclad.toml beside the manifest");
+    }
+    let filesystem =
+        root.table("filesystem", report).map(|table| parse_tool::filesystem(table, report));
     let output = root.table("output", report);
     root.finish(report);
 
-    if !has_output {
+    let callback = tool.as_ref().is_some_and(|tool| tool.callback);
+    if !has_output && !callback {
         report
             .error("missing_table", &(0..0), "a manifest needs [output]")
             .fix("write `[output]` with `format = \"text\"`");
     }
-    if document.get_ref().contains_key("command") && foreign {
-        report.error("several_backends", &(0..0), "a manifest has one backend, not several");
-    } else if !document.get_ref().contains_key("command") && !foreign {
-        report.error("no_backend", &(0..0), "a manifest needs [command]");
+    match present.as_slice() {
+        [] if callback => {}
+        [] => {
+            report.error("no_backend", &(0..0), "nothing says what to run").fix("add [command]");
+        }
+        [_] => {}
+        several => {
+            let message = format!("a manifest has one backend, not {}", several.join(" and "));
+            report.error("several_backends", &(0..0), message);
+        }
     }
 
     let spaces_fit = command.as_ref().is_some_and(|c| c.has("exec"));
-    let mut args = args.map_or_else(Default::default, |t| parse_args::read(t, spaces_fit, report));
-    let binary = tool.as_ref().and_then(|t| t.binary.as_ref());
-    let interpreter = tool.as_ref().is_some_and(|t| t.allow_interpreter);
-    let command = command
-        .map(|table| parse_command::read(table, &mut args, binary, interpreter, report))
-        .unwrap_or_default();
-    let output = output.map(|table| read_output(table, report));
+    let setting = Setting { types: &project.types, spaces_fit, path: "args" };
+    let mut args =
+        args.map_or_else(Default::default, |table| parse_args::read(table, setting, report));
+    let program = parse_command::Program {
+        binary: tool.as_ref().and_then(|t| t.binary.as_ref()),
+        allow_interpreter: tool.as_ref().is_some_and(|t| t.allow_interpreter),
+    };
+    // Every table is read, also where one too many is there: all problems are reported.
+    let mut backends = Vec::new();
+    if let Some(table) = command {
+        backends.push(parse_command::read(table, &mut args, program, report));
+    }
+    if let Some(table) = http {
+        backends.push(Backend::Http(parse_http::read(table, &args, report)));
+    }
+    if let Some(table) = mcp {
+        backends.extend(parse_http::read_mcp(table, &args, report).map(Backend::Mcp));
+    }
+    if let Some(table) = session {
+        let session = parse_session::session(table, &mut args, program, setting, report);
+        backends.push(Backend::Session(Box::new(session)));
+    }
+    if let Some(table) = browser {
+        let browser = parse_session::browser(table, setting, report);
+        backends.push(Backend::Browser(Box::new(browser)));
+    }
+    let output = output.map(|table| parse_output::read(table, project, report));
 
+    let Tool { name, version, description, .. } = tool.as_ref()?;
+    let (name, version, description) = (name.clone()?, version.clone()?, description.clone()?);
     let tool = tool?;
-    let output = output?;
     let mut limits = tool.limits;
+    let output = output.unwrap_or_default();
     limits.output_max_bytes = output.max_bytes;
     let args: Vec<_> = args.good.into_iter().map(|arg| arg.value).collect();
     let index: HashMap<_, _> =
         args.iter().enumerate().map(|(i, arg)| (arg.name.clone(), i)).collect();
+    let digest = if project.digest.is_empty() {
+        Digest::of(text)
+    } else {
+        Digest::of(format!("{}\n{}\n", Digest::of(text), project.digest))
+    };
     Some(Manifest {
-        name: tool.name?,
-        version: tool.version?,
-        description: tool.description?,
+        name,
+        version,
+        description,
         risk_tier: tool.risk_tier,
         human_approval: tool.human_approval,
+        network_egress: tool.network_egress,
         cedar: tool.cedar,
+        evidence: tool.evidence,
+        filesystem,
         limits,
-        digest: Digest::of(text).to_string(),
+        digest: digest.to_string(),
         args,
         index,
-        command,
+        backend: if callback { Backend::Callback } else { backends.pop()? },
+        scopes: project.scope.iter().cloned().chain(own_scope.map(Arc::new)).collect(),
         output,
     })
 }
 
-struct Tool<'a> {
-    name: Option<String>,
-    version: Option<String>,
-    description: Option<String>,
-    binary: Option<At<&'a str>>,
-    risk_tier: RiskTier,
-    human_approval: bool,
-    allow_interpreter: bool,
-    cedar: Option<Cedar>,
-    limits: RunLimits,
-}
-
-fn tool<'a>(mut table: Fields<'a>, report: &mut Report) -> Option<Tool<'a>> {
-    let name = table.required("name", report).filter(|n| name_fits(n, "a tool name", report));
-    let version = table.required("version", report);
-    if let Some(version) = &version
-        && !is_semver(version.value)
-    {
-        report
-            .warn("version_not_semver", &version.span, "`version` is no semantic version")
-            .fix("write three numbers, such as `1.0.0`");
-    }
-    let description = table.required("description", report);
-    let binary = table.required("binary", report);
-    word(&mut table, "mode", &["oneshot"], &["session", "browser"], "mode", report);
-    word(&mut table, "dispatch", &["exec"], &["callback"], "dispatch", report);
-    let mut limits = RunLimits::default();
-    if let Some(timeout) = table.bounded("timeout_seconds", 1..=u64::from(u32::MAX), report) {
-        limits.timeout = Duration::from_secs(timeout.value);
-        if timeout.value > DAY {
-            report.warn("long_timeout", &timeout.span, "`timeout_seconds` is more than a day");
-        }
-    }
-    let tiers: Vec<_> = RiskTier::ALL.iter().map(|(word, _)| *word).collect();
-    let tier = word(&mut table, "risk_tier", &tiers, &[], "risk_tier", report);
-    let risk_tier = RiskTier::ALL.into_iter().find(|(w, _)| Some(*w) == tier);
-    let human_approval = table.boolean("human_approval", report).is_some_and(|b| b.value);
-    let allow_interpreter = table.boolean("allow_interpreter", report).is_some_and(|b| b.value);
-    table.unsupported(&["network_egress", "evidence"], report);
-    if let Some(mut table) = table.table("limits", report) {
-        let mut limit = |key| table.bounded(key, 1..=u64::MAX, report).map(|n| n.value);
-        limits.nproc = limit("nproc");
-        limits.nofile = limit("nofile");
-        limits.fsize_bytes = limit("fsize_bytes");
-        limits.address_space_bytes = limit("address_space_bytes");
-        limits.cpu_seconds = limit("cpu_seconds");
-        table.finish(report);
-    }
-    let cedar = table.table("cedar", report).and_then(|mut table| {
-        let resource = table.required("resource", report);
-        let action = table.required("action", report);
-        table.finish(report);
-        Some(Cedar { resource: resource?.value.to_owned(), action: action?.value.to_owned() })
-    });
-    table.finish(report);
-    Some(Tool {
-        name: name.map(|n| n.value.to_owned()),
-        version: version.map(|v| v.value.to_owned()),
-        description: description.map(|d| d.value.to_owned()),
-        binary,
-        risk_tier: risk_tier.map(|(_, tier)| tier).unwrap_or_default(),
-        human_approval,
-        allow_interpreter,
-        cedar,
-        limits,
-    })
-}
-
-fn read_output(mut table: Fields<'_>, report: &mut Report) -> Output {
-    let formats = ["text", "json"];
-    let format = word(&mut table, "format", &formats, &["jsonl", "csv", "xml"], "format", report);
-    let mut output = Output {
-        format: if format == Some("json") { OutputFormat::Json } else { OutputFormat::Text },
-        max_bytes: RunLimits::default().output_max_bytes,
+/// Which table each mode needs.
+pub(crate) fn mode_fits(mode: Mode, span: &Range<usize>, present: &[&str], report: &mut Report) {
+    let (wanted, word): (&[&str], _) = match mode {
+        Mode::Oneshot => (&["command", "http", "mcp"], "oneshot"),
+        Mode::Session => (&["session"], "session"),
+        Mode::Browser => (&["browser"], "browser"),
     };
-    if let Some(parser) = table.string("parser", report) {
-        match parser.value.strip_prefix("builtin:") {
-            Some(builtin @ ("text" | "json")) => {
-                if format.is_some_and(|format| format != builtin) {
-                    report.warn(
-                        "parser_differs",
-                        &parser.span,
-                        format!("output is read as {builtin}, whatever `format` says"),
-                    );
-                }
-                output.format =
-                    if builtin == "json" { OutputFormat::Json } else { OutputFormat::Text };
-            }
-            Some(builtin @ ("jsonl" | "csv" | "xml")) => {
-                let message = format!("parser `builtin:{builtin}` is not supported yet");
-                report.error("unsupported_parser", &parser.span, message);
-            }
-            Some(other) => {
-                report
-                    .error("unknown_parser", &parser.span, "there is no such built-in parser")
-                    .nearest(&format!("builtin:{other}"), ["builtin:text", "builtin:json"]);
-            }
-            None => {
-                report
-                    .error(
-                        "parser_not_allowed",
-                        &parser.span,
-                        "an executable parser runs only if it is on an allow list; there is none",
-                    )
-                    .fix("write `builtin:text` or `builtin:json`");
-            }
-        }
+    let foreign = present.iter().find(|table| !wanted.contains(table));
+    if let ([_], Some(table)) = (present, foreign) {
+        let fix = match *table {
+            "session" | "browser" => format!("write `mode = \"{table}\"`"),
+            _ => "leave out `mode`".to_owned(),
+        };
+        report
+            .error("mode_differs", span, format!("mode `{word}` has no use for [{table}]"))
+            .fix(fix);
     }
-    if let Some(envelope) = table.boolean("envelope", report)
-        && !envelope.value
-    {
-        report.error(
-            "unsupported_value",
-            &envelope.span,
-            "a result without envelope is not supported yet",
-        );
-    }
-    if let Some(max) = table.bounded("max_bytes", 1..=GIB, report) {
-        output.max_bytes = max.value;
-    }
-    table.unsupported(&["schema"], report);
-    table.finish(report);
-    output
 }
 
-/// One of a few words. Gives the word if this version has it.
-fn word<'a>(
+/// One of a few words.
+pub(crate) fn word<'a>(
     table: &mut Fields<'a>,
     key: &'static str,
-    supported: &[&str],
-    later: &[&str],
-    what: &'static str,
+    known: &[&str],
+    code: &'static str,
     report: &mut Report,
-) -> Option<&'a str> {
+) -> Option<At<&'a str>> {
     let found = table.string(key, report)?;
-    if supported.contains(&found.value) {
-        return Some(found.value);
+    if known.contains(&found.value) {
+        return Some(found);
     }
-    let shown = crate::diagnostic::excerpt(found.value);
-    if later.contains(&found.value) {
-        let code = match what {
-            "mode" => "unsupported_mode",
-            "dispatch" => "unsupported_dispatch",
-            _ => "unsupported_format",
-        };
-        report.error(code, &found.span, format!("{what} `{shown}` is not supported yet"));
-    } else {
-        let code = match what {
-            "mode" => "unknown_mode",
-            "dispatch" => "unknown_dispatch",
-            "risk_tier" => "unknown_risk_tier",
-            _ => "unknown_format",
-        };
-        let all = supported.iter().chain(later).copied();
-        let diagnostic = report.error(code, &found.span, format!("there is no {what} `{shown}`"));
-        diagnostic.nearest(found.value, all.clone());
-        if diagnostic.fix.is_none() {
-            diagnostic.fix(format!("write one of: {}", all.collect::<Vec<_>>().join(", ")));
-        }
+    let message = format!("there is no {key} `{}`", excerpt(found.value));
+    let diagnostic = report.error(code, &found.span, message);
+    diagnostic.nearest(found.value, known.iter().copied());
+    if diagnostic.fix.is_none() {
+        diagnostic.fix(format!("write one of: {}", known.join(", ")));
     }
     None
 }
@@ -302,7 +244,7 @@ pub(crate) fn name_fits(name: &At<&str>, what: &str, report: &mut Report) -> boo
         && name.value.starts_with(|c: char| c.is_ascii_lowercase())
         && name.value.bytes().all(plain);
     if !fits {
-        let shown = crate::diagnostic::excerpt(name.value);
+        let shown = excerpt(name.value);
         report.error(
             "bad_name",
             &name.span,
@@ -310,20 +252,4 @@ pub(crate) fn name_fits(name: &At<&str>, what: &str, report: &mut Report) -> boo
         );
     }
     fits
-}
-
-fn is_semver(version: &str) -> bool {
-    let (core, build) = version.split_once('+').map_or((version, None), |(c, b)| (c, Some(b)));
-    let (core, pre) = core.split_once('-').map_or((core, None), |(c, p)| (c, Some(p)));
-    let number = |s: &str| {
-        !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) && (s == "0" || !s.starts_with('0'))
-    };
-    let identifiers = |s: &str| {
-        s.split('.')
-            .all(|i| !i.is_empty() && i.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
-    };
-    core.split('.').count() == 3
-        && core.split('.').all(number)
-        && pre.is_none_or(identifiers)
-        && build.is_none_or(identifiers)
 }

@@ -6,91 +6,14 @@ use std::ops::Range;
 use crate::command::{Command, Conditional, Item, Mapping, Part, Token};
 use crate::diagnostic::{Report, excerpt};
 use crate::fields::{At, Fields};
-use crate::manifest::Arg;
+use crate::manifest::{Arg, Backend};
 use crate::parse::name_fits;
 use crate::parse_args::{Args, check_default, fixed_text};
+use crate::program;
+pub(crate) use crate::program::Program;
 use crate::template::{self, RawPart, RawToken, TemplateError};
 use crate::types::Kind;
 use crate::when::{Var, When, WhenError};
-
-/// Programs that run text or start whatever they are told to.
-const INTERPRETERS: &[&str] = &[
-    "sh",
-    "bash",
-    "dash",
-    "ash",
-    "zsh",
-    "ksh",
-    "mksh",
-    "fish",
-    "csh",
-    "tcsh",
-    "busybox",
-    "toybox",
-    "python",
-    "pypy",
-    "perl",
-    "ruby",
-    "irb",
-    "node",
-    "nodejs",
-    "deno",
-    "bun",
-    "php",
-    "lua",
-    "luajit",
-    "awk",
-    "gawk",
-    "mawk",
-    "nawk",
-    "tclsh",
-    "wish",
-    "expect",
-    "rscript",
-    "julia",
-    "guile",
-    "racket",
-    "groovy",
-    "scala",
-    "jshell",
-    "ghci",
-    "gdb",
-    "osascript",
-    "pwsh",
-    "powershell",
-    "cmd",
-    "wscript",
-    "cscript",
-    "env",
-    "xargs",
-    "sudo",
-    "doas",
-    "su",
-    "runuser",
-    "setpriv",
-    "chroot",
-    "unshare",
-    "nsenter",
-    "ssh",
-    "nohup",
-    "setsid",
-    "timeout",
-    "nice",
-    "ionice",
-    "stdbuf",
-    "time",
-    "watch",
-    "script",
-    "parallel",
-    "systemd-run",
-    "at",
-    "batch",
-    "vim",
-    "vi",
-    "ex",
-    "ed",
-    "emacs",
-];
 
 /// Values that only an executor could fill in.
 const LATER_HOLES: &[&str] = &["_scan_id", "_output_file", "_evidence_dir"];
@@ -123,20 +46,20 @@ struct Reader<'r> {
 pub(crate) fn read(
     mut table: Fields<'_>,
     args: &mut Args,
-    binary: Option<&At<&str>>,
-    allow_interpreter: bool,
+    program: Program<'_>,
     report: &mut Report,
-) -> Command {
+) -> Backend {
     let exec = table.strings("exec", report);
     let template = table.string("template", report);
-    table.unsupported(&["executor"], report);
+    let executor = table.string("executor", report);
     let end = table.string("end_of_options", report);
     let defaults = table.table("defaults", report);
     let mappings = table.table("mappings", report);
     let conditionals = table.table("conditionals", report);
     match ["exec", "template", "executor"].iter().filter(|key| table.knew(key)).count() {
         0 => {
-            report.error("no_backend", table.span(), "[command] needs `exec` or `template`");
+            let message = "[command] needs `exec`, `template` or `executor`";
+            report.error("no_backend", table.span(), message);
         }
         1 => {}
         _ => {
@@ -144,17 +67,10 @@ pub(crate) fn read(
             report.error("several_backends", table.span(), message);
         }
     }
+    table.outdated("child_detection", "leave it out: all processes of a call are found", report);
     table.finish(report);
 
-    let index = args.good.iter().enumerate().map(|(i, a)| (a.value.name.clone(), i)).collect();
-    let names = Names {
-        args: index,
-        fixed: HashMap::new(),
-        splices: HashMap::new(),
-        broken: std::mem::take(&mut args.bad),
-    };
-    let command = Command { end_of_options: "--".to_owned(), ..Command::default() };
-    let mut reader = Reader { names, args: &mut args.good, used: HashSet::new(), command, report };
+    let mut reader = Reader::new(args, report);
     if let Some(end) = end {
         reader.end_of_options(&end);
     }
@@ -163,33 +79,87 @@ pub(crate) fn read(
     }
     let mappings = mappings.map_or_else(Vec::new, |table| reader.mappings(table));
     let conditionals = conditionals.map_or_else(Vec::new, |table| reader.conditionals(table));
-    let raw: Vec<(RawToken, Range<usize>)> = match (exec, template) {
-        (Some(exec), _) => {
-            if exec.value.is_empty() {
-                reader.report.error("empty_value", &exec.span, "`exec` must not be empty");
-            }
-            let read = |e: At<&str>| {
-                let token = reader.text(template::element(e.value), &e.span)?;
-                Some((token, e.span))
-            };
-            exec.value.into_iter().filter_map(read).collect()
+    let uses = Uses { mappings: &mappings, conditionals: &conditionals };
+    match (exec, template, executor) {
+        (Some(exec), _, _) => reader.exec(exec, program, uses),
+        (None, Some(text), _) => reader.template(&text, program, uses),
+        (None, None, Some(executor)) => {
+            reader.unused(uses, true);
+            return Backend::Executor(program::executor(&executor, program, reader.report));
         }
-        (None, Some(text)) => {
-            if text.value.trim().is_empty() {
-                reader.report.error("empty_value", &text.span, "`template` must not be empty");
-            }
-            let tokens = reader.text(template::split(text.value), &text.span).unwrap_or_default();
-            tokens.into_iter().map(|token| (token, text.span.clone())).collect()
-        }
-        (None, None) => Vec::new(),
-    };
-    if !raw.is_empty() {
-        let spans = reader.items(raw);
-        reader.program(spans.first(), binary, allow_interpreter);
-        reader.order(&spans);
-        reader.unused(&mappings, &conditionals);
+        (None, None, None) => {}
     }
+    Backend::Command(reader.command)
+}
+
+/// The command of a session: a template without mappings and conditionals.
+pub(crate) fn startup(
+    text: &At<&str>,
+    args: &mut Args,
+    program: Program<'_>,
+    report: &mut Report,
+) -> Command {
+    let mut reader = Reader::new(args, report);
+    reader.template(text, program, Uses { mappings: &[], conditionals: &[] });
     reader.command
+}
+
+/// Where the mappings and conditionals stand that should be used.
+#[derive(Clone, Copy)]
+struct Uses<'a> {
+    mappings: &'a [Range<usize>],
+    conditionals: &'a [Range<usize>],
+}
+
+impl<'r> Reader<'r> {
+    fn new(args: &'r mut Args, report: &'r mut Report) -> Self {
+        let index = args.good.iter().enumerate().map(|(i, a)| (a.value.name.clone(), i)).collect();
+        let names = Names {
+            args: index,
+            fixed: HashMap::new(),
+            splices: HashMap::new(),
+            broken: args.bad.clone(),
+        };
+        let command = Command { end_of_options: "--".to_owned(), ..Command::default() };
+        Self { names, args: &mut args.good, used: HashSet::new(), command, report }
+    }
+
+    fn exec(&mut self, exec: At<Vec<At<&str>>>, program: Program<'_>, uses: Uses<'_>) {
+        if exec.value.is_empty() {
+            self.report.error("empty_value", &exec.span, "`exec` must not be empty");
+        }
+        let read = |e: At<&str>| {
+            let token = self.text(template::element(e.value), &e.span)?;
+            Some((token, e.span))
+        };
+        let raw = exec.value.into_iter().filter_map(read).collect();
+        self.build(raw, program, uses);
+    }
+
+    fn template(&mut self, text: &At<&str>, program: Program<'_>, uses: Uses<'_>) {
+        if text.value.trim().is_empty() {
+            self.report.error("empty_value", &text.span, "the command must not be empty");
+        }
+        let tokens = self.text(template::split(text.value), &text.span).unwrap_or_default();
+        let raw = tokens.into_iter().map(|token| (token, text.span.clone())).collect();
+        self.build(raw, program, uses);
+    }
+
+    fn build(&mut self, raw: Vec<(RawToken, Range<usize>)>, program: Program<'_>, uses: Uses<'_>) {
+        if raw.is_empty() {
+            return;
+        }
+        let spans = self.items(raw);
+        if let (Some(item), Some(span)) = (self.command.items.first(), spans.first()) {
+            let fixed = match item {
+                Item::Token(token) => token.fixed().filter(|text| !text.is_empty()),
+                _ => None,
+            };
+            program::check(fixed, span, program, self.report);
+        }
+        self.order(&spans);
+        self.unused(uses, false);
+    }
 }
 
 impl Reader<'_> {
@@ -516,7 +486,7 @@ impl Reader<'_> {
             let message =
                 format!("`{}` may begin with `-` and be read as an option", arg.value.name);
             self.report
-                .error("unprotected_dash", span, message)
+                .warn("unprotected_dash", span, message)
                 .fix("put `--` before it, or write `--option={name}`");
         }
     }
@@ -535,44 +505,6 @@ impl Reader<'_> {
         self.report
             .warn("flag_value", span, message)
             .fix("write `--option={name}`, or a conditional, or put `--` between them");
-    }
-
-    fn program(
-        &mut self,
-        span: Option<&Range<usize>>,
-        binary: Option<&At<&str>>,
-        allow_interpreter: bool,
-    ) {
-        let (Some(item), Some(span)) = (self.command.items.first(), span) else {
-            return;
-        };
-        let program = match item {
-            Item::Token(token) => token.fixed().filter(|text| !text.is_empty()),
-            _ => None,
-        };
-        let Some(program) = program else {
-            let message = "the program must be fixed text, without placeholders";
-            self.report.error("program_not_fixed", span, message);
-            return;
-        };
-        let base = base_name(program);
-        if let Some(binary) = binary
-            && base_name(binary.value) != base
-        {
-            let (program, binary) = (excerpt(program), excerpt(binary.value));
-            let message = format!("the command starts `{program}`, but `binary` is `{binary}`");
-            self.report.error("program_not_binary", span, message);
-        }
-        if is_interpreter(base) && !allow_interpreter {
-            let message = format!("`{}` runs what it is given", excerpt(base));
-            self.report
-                .error("interpreter", span, message)
-                .fix("start the program itself, or write `allow_interpreter = true`");
-        }
-        if program.contains('/') && !program.starts_with('/') {
-            let message = "a program beneath the tool's root may be replaced by other tools";
-            self.report.warn("relative_program", span, message).fix("write an absolute path");
-        }
     }
 
     /// Options after the place where `--` goes are options no more.
@@ -606,21 +538,22 @@ impl Reader<'_> {
         }
     }
 
-    fn unused(&mut self, mappings: &[Range<usize>], conditionals: &[Range<usize>]) {
+    /// `all_args`: the program gets every argument, whatever the command says.
+    fn unused(&mut self, uses: Uses<'_>, all_args: bool) {
         let items = &self.command.items;
-        for (i, span) in mappings.iter().enumerate() {
+        for (i, span) in uses.mappings.iter().enumerate() {
             if !items.iter().any(|item| matches!(item, Item::Mapping(m) if *m == i)) {
                 self.report.warn("unused_mapping", span, "the command never uses this mapping");
             }
         }
-        for (i, span) in conditionals.iter().enumerate() {
+        for (i, span) in uses.conditionals.iter().enumerate() {
             if !items.iter().any(|item| matches!(item, Item::Conditional(c) if *c == i)) {
                 let message = "the command never uses this conditional";
                 self.report.warn("unused_conditional", span, message);
             }
         }
         for (i, arg) in self.args.iter().enumerate() {
-            if !self.used.contains(&i) {
+            if !all_args && !self.used.contains(&i) {
                 let message = format!("the command never uses `{}`", arg.value.name);
                 self.report.warn("unused_argument", &arg.span, message);
             }
@@ -640,16 +573,4 @@ fn stands_alone(token: &Token) -> bool {
         }
         _ => false,
     }
-}
-
-fn base_name(program: &str) -> &str {
-    program.rsplit('/').next().unwrap_or(program)
-}
-
-/// Also `python3.12`, `Rscript`, `bash.exe`.
-fn is_interpreter(base: &str) -> bool {
-    let name = base.to_ascii_lowercase();
-    let name = name.strip_suffix(".exe").unwrap_or(&name);
-    let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare)
 }

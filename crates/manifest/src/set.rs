@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::diagnostic::{Diagnostic, Severity, line_column};
 use crate::manifest::Manifest;
+use crate::project::Project;
 
 /// A finding and where a person looks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +22,15 @@ pub struct FileDiagnostic {
     /// What was found.
     #[serde(flatten)]
     pub diagnostic: Diagnostic,
+}
+
+impl FileDiagnostic {
+    /// Finds the line and column of a finding in the text it was made in.
+    #[must_use]
+    pub fn new(file: &str, text: &str, diagnostic: Diagnostic) -> Self {
+        let (line, column) = line_column(text, diagnostic.span.start);
+        Self { file: file.to_owned(), line, column, diagnostic }
+    }
 }
 
 impl fmt::Display for FileDiagnostic {
@@ -38,17 +48,45 @@ pub struct ManifestSet {
 impl ManifestSet {
     /// Reads every file, in the order of their names, and reports the problems of all. A file
     /// with an error is left out and hides nothing else.
+    ///
+    /// A `toolclad.toml` and a `scope.toml`, or `scope/scope.toml`, are for the manifests of the
+    /// folder they are in.
     pub fn load(files: impl IntoIterator<Item = (String, String)>) -> (Self, Vec<FileDiagnostic>) {
+        Self::load_with(files, std::iter::empty())
+    }
+
+    /// [`ManifestSet::load`], with executable parsers that manifests may name.
+    pub fn load_with(
+        files: impl IntoIterator<Item = (String, String)>,
+        parsers: impl IntoIterator<Item = String>,
+    ) -> (Self, Vec<FileDiagnostic>) {
         let mut files: Vec<_> = files.into_iter().collect();
         files.sort();
+        let parsers: Vec<String> = parsers.into_iter().collect();
         let mut found = Vec::new();
+        let mut projects: HashMap<&str, Project> = HashMap::new();
+        for (file, text) in &files {
+            let Some((folder, kind)) = project_file(file) else { continue };
+            let project = projects.remove(folder).unwrap_or_default();
+            let (project, diagnostics) = match kind {
+                ProjectFile::Types => project.with_types(text),
+                ProjectFile::Scope => project.with_scope(text),
+            };
+            projects.insert(folder, project);
+            found.extend(placed(file, text, diagnostics));
+        }
+        for project in projects.values_mut() {
+            *project = std::mem::take(project).with_parsers(parsers.iter().cloned());
+        }
+        let alone = Project::default().with_parsers(parsers.iter().cloned());
         let mut tools: BTreeMap<String, Vec<(&str, Manifest)>> = BTreeMap::new();
         for (file, text) in &files {
-            let (manifest, diagnostics) = Manifest::parse(file, text);
-            for diagnostic in diagnostics {
-                let (line, column) = line_column(text, diagnostic.span.start);
-                found.push(FileDiagnostic { file: file.clone(), line, column, diagnostic });
+            if project_file(file).is_some() {
+                continue;
             }
+            let project = projects.get(folder_of(file)).unwrap_or(&alone);
+            let (manifest, diagnostics) = Manifest::parse_in(project, file, text);
+            found.extend(placed(file, text, diagnostics));
             if let Some(manifest) = manifest {
                 tools.entry(manifest.name.clone()).or_default().push((file, manifest));
             }
@@ -70,6 +108,11 @@ impl ManifestSet {
         (Self { tools: served }, found)
     }
 
+    /// Keeps only the tools for which this holds.
+    pub fn retain(&mut self, keep: impl Fn(&Manifest) -> bool) {
+        self.tools.retain(|_, manifest| keep(manifest));
+    }
+
     /// The manifest of a tool by its exact name.
     #[must_use]
     pub fn get(&self, tool: &str) -> Option<&Manifest> {
@@ -87,6 +130,34 @@ impl ManifestSet {
         let lines: String = self.iter().map(|m| format!("{} {}\n", m.name(), m.digest())).collect();
         Digest::of(lines).to_string()
     }
+}
+
+enum ProjectFile {
+    Types,
+    Scope,
+}
+
+/// The folder that a project file is for.
+fn project_file(file: &str) -> Option<(&str, ProjectFile)> {
+    let folder = folder_of(file);
+    match file.get(folder.len()..)?.trim_start_matches(['/', '\\']) {
+        "toolclad.toml" => Some((folder, ProjectFile::Types)),
+        "scope.toml" => {
+            let above = folder_of(folder);
+            let name = folder.get(above.len()..).unwrap_or_default();
+            let own = name.trim_start_matches(['/', '\\']) == "scope";
+            Some((if own { above } else { folder }, ProjectFile::Scope))
+        }
+        _ => None,
+    }
+}
+
+fn folder_of(file: &str) -> &str {
+    file.rfind(['/', '\\']).and_then(|at| file.get(..at)).unwrap_or_default()
+}
+
+fn placed(file: &str, text: &str, found: Vec<Diagnostic>) -> impl Iterator<Item = FileDiagnostic> {
+    found.into_iter().map(|diagnostic| FileDiagnostic::new(file, text, diagnostic))
 }
 
 fn duplicate(file: &str, tool: &str, files: &str) -> FileDiagnostic {

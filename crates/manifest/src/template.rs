@@ -22,9 +22,73 @@ pub(crate) fn element(text: &str) -> Result<RawToken, TemplateError> {
     Ok(tokens.pop().unwrap_or_default())
 }
 
-/// A template: white space separates tokens, quotes keep it inside one.
+/// A template: white space separates tokens; quotes and a backslash keep it inside one, as in a
+/// POSIX shell.
 pub(crate) fn split(text: &str) -> Result<Vec<RawToken>, TemplateError> {
     read(text, true)
+}
+
+/// Text that is no command: quotes are characters like others.
+pub(crate) fn holes(text: &str) -> Result<Vec<RawPart>, TemplateError> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let (before, after) = rest.split_at(at);
+        push_text(&mut parts, before);
+        if let Some(tail) = after.strip_prefix("{{") {
+            push_text(&mut parts, "{");
+            rest = tail;
+        } else if let Some(tail) = after.strip_prefix("}}") {
+            push_text(&mut parts, "}");
+            rest = tail;
+        } else {
+            let hole = after.strip_prefix('{').and_then(|t| t.split_once('}'));
+            let Some((name, tail)) = hole.filter(|(name, _)| is_hole(name)) else {
+                let message = format!("`{}` holds no placeholder", excerpt(after));
+                return Err(("bad_placeholder", message));
+            };
+            parts.push(RawPart::Hole(name.to_owned()));
+            rest = tail;
+        }
+    }
+    push_text(&mut parts, rest);
+    Ok(parts)
+}
+
+/// JSON whose own braces are not doubled: only a name between braces is a hole.
+pub(crate) fn json_body(text: &str) -> Vec<RawPart> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        let (before, after) = rest.split_at(at);
+        push_text(&mut parts, before);
+        let hole = after.strip_prefix('{').and_then(|t| t.split_once('}'));
+        match hole.filter(|(name, _)| is_hole(name)) {
+            Some((name, tail)) => {
+                parts.push(RawPart::Hole(name.to_owned()));
+                rest = tail;
+            }
+            None => {
+                push_text(&mut parts, "{");
+                rest = after.get(1..).unwrap_or_default();
+            }
+        }
+    }
+    push_text(&mut parts, rest);
+    parts
+}
+
+fn is_hole(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-.".contains(&b))
+}
+
+fn push_text(parts: &mut Vec<RawPart>, text: &str) {
+    match parts.last_mut() {
+        Some(RawPart::Text(last)) => last.push_str(text),
+        _ if text.is_empty() => {}
+        _ => parts.push(RawPart::Text(text.to_owned())),
+    }
 }
 
 fn read(text: &str, split: bool) -> Result<Vec<RawToken>, TemplateError> {
@@ -65,10 +129,23 @@ fn read(text: &str, split: bool) -> Result<Vec<RawToken>, TemplateError> {
                 parts.push(RawPart::Hole(name));
             }
             '}' => return Err(("bad_placeholder", "`}` closes nothing".to_owned())),
-            '\\' if split => {
-                let message = "a backslash means nothing here; use `exec`".to_owned();
-                return Err(("template_backslash", message));
-            }
+            '\\' if split && quote != Some('\'') => match chars.next() {
+                None => {
+                    let message = "ends with a backslash that escapes nothing".to_owned();
+                    return Err(("unbalanced_quotes", message));
+                }
+                Some(c @ ('{' | '}')) => {
+                    let message = format!("`\\{c}` is no brace; write `{c}{c}`");
+                    return Err(("bad_placeholder", message));
+                }
+                Some(c) => {
+                    // Between double quotes it escapes these alone.
+                    if quote.is_some() && !matches!(c, '"' | '\\' | '$' | '`') {
+                        literal.push('\\');
+                    }
+                    literal.push(c);
+                }
+            },
             '\'' | '"' => {
                 let opens = quote.is_none();
                 let closes = quote == Some(c);
@@ -137,7 +214,10 @@ mod tests {
             ("a {}", Err("bad_placeholder")),
             ("a }", Err("bad_placeholder")),
             ("a {b c}", Err("bad_placeholder")),
-            ("a \\b", Err("template_backslash")),
+            ("a \\b c\\ d", Ok(vec!["a", "b", "c d"])),
+            ("'\\d' \"\\d\\\"\"", Ok(vec!["\\d", "\\d\""])),
+            ("a \\", Err("unbalanced_quotes")),
+            ("a \\{b}", Err("bad_placeholder")),
             ("a \0", Err("nul")),
         ] {
             let found = split(text);

@@ -3,7 +3,7 @@
 use crate::diagnostic::excerpt;
 
 /// A condition whose variables are found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Is { var: Var, literal: String, equal: bool },
     All(Vec<When>),

@@ -254,7 +254,7 @@ max_bytes = 99
             ("q".to_owned(), "0.5".to_owned()),
         ]
     );
-    let Plan::Command(command) = &planned.plan;
+    let Plan::Command(command) = &planned.plan else { panic!("{planned:?}") };
     assert_eq!(command.paths, ["a/b"]);
     assert!(RiskTier::Info < RiskTier::Critical);
 }
@@ -340,7 +340,7 @@ fn commands_are_shown_as_one_line() {
         (vec!["a", "b\\\nc"], "a $'b\\\\\\nc'"),
     ] {
         let argv = argv.into_iter().map(String::from).collect();
-        let plan = Plan::Command(CommandPlan { argv, paths: Vec::new() });
+        let plan = Plan::Command(CommandPlan { argv, ..CommandPlan::default() });
         assert_eq!(render_command(&plan), expected);
     }
 }

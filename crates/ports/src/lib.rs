@@ -10,3 +10,4 @@ pub mod executor;
 pub mod hook;
 pub mod journal;
 pub mod memory;
+pub mod notifier;

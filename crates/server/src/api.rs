@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -11,20 +12,22 @@ use axum::{Extension, Json, Router};
 use countersign_audit::receipt::Receipt;
 use countersign_core::digest::Digest;
 use countersign_core::hold::{Approver, Decision, DecisionKind, GrantTerms, HeldAction, Surface};
-use countersign_core::id::{AgentId, ApprovalRequestId, SessionId};
+use countersign_core::id::{AgentId, ApprovalRequestId, IdempotencyKey, SessionId};
 use countersign_core::journal::{JournalPayload, JournalRecord, TOOL_CALL_KEY};
 use countersign_core::story::{CallStatus, call_status, tell};
 use countersign_core::text::visible;
 use countersign_escalation::time::rfc3339;
-use countersign_escalation::{Outcome, ResolveError};
-use countersign_kernel::RunError;
+use countersign_escalation::{Outcome, ResolveError, Voted};
+use countersign_kernel::{CallOptions, RunError};
 use countersign_manifest::{Envelope, EnvelopeStatus};
 use countersign_ports::journal::Entry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::auth::{Caller, Role};
+use crate::approvals;
+use crate::auth::{Caller, Principal, Role};
 use crate::gateway::{CallPlace, Gateway};
+use crate::pending::{envelope, still_pending};
 use crate::problem::Problem;
 
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
@@ -38,12 +41,12 @@ const PAGE_MAX: usize = 200;
 pub(crate) fn routes() -> Router<Arc<Gateway>> {
     Router::new()
         .route("/me", get(me))
-        .route("/approvals", get(approvals))
         .route("/approvals/{id}", get(approval))
         .route("/approvals/{id}/approve", post(approve))
         .route("/approvals/{id}/deny", post(deny))
         .route("/calls", get(calls).post(make_call))
         .route("/calls/{id}", get(call))
+        .merge(crate::approvals::routes())
         .merge(crate::grants::routes())
         .route("/events", get(crate::events::stream))
 }
@@ -78,7 +81,7 @@ async fn me(Extension(caller): Extension<Caller>) -> Json<Value> {
 
 /// A hold, and how it ended.
 #[derive(Serialize)]
-struct HoldView {
+pub(crate) struct HoldView {
     #[serde(flatten)]
     hold: HeldAction,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +89,7 @@ struct HoldView {
 }
 
 impl HoldView {
-    fn new(hold: HeldAction, outcome: Option<&Outcome>) -> Self {
+    pub(crate) fn new(hold: HeldAction, outcome: Option<&Outcome>) -> Self {
         let decision = outcome.map(|outcome| {
             let (decision, approver) = outcome.decision.clone().unzip();
             json!({
@@ -102,15 +105,7 @@ impl HoldView {
     }
 }
 
-async fn approvals(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(caller): Extension<Caller>,
-) -> Answer<Vec<HeldAction>> {
-    require(&gateway, &caller, READERS, "listing approvals").await?;
-    Ok(Json(gateway.kernel.queue().pending()))
-}
-
-fn hold_id(id: &str) -> Result<ApprovalRequestId, Problem> {
+pub(crate) fn hold_id(id: &str) -> Result<ApprovalRequestId, Problem> {
     ApprovalRequestId::new(id).map_err(|_| not_found())
 }
 
@@ -137,6 +132,8 @@ struct Answering {
     surface: Option<Surface>,
     /// Later calls an approval covers too.
     grant: Option<GrantTerms>,
+    /// The principal for whom the answer is given, by a delegation.
+    on_behalf_of: Option<String>,
 }
 
 async fn approve(
@@ -164,22 +161,16 @@ async fn decide(
     body: &[u8],
     decision: DecisionKind,
 ) -> Answer<HoldView> {
-    require(gateway, caller, DECIDERS, "deciding about a call").await?;
-    if caller.principal.has_any(&[Role::Agent]) {
-        gateway.refused(&format!("deciding by the agent {}", caller.principal.id)).await;
-        let error = "an agent can never decide, whatever other roles it has";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", error));
-    }
-    let answering: Answering = match body.trim_ascii() {
-        b"" => Answering::default(),
-        body => object(body)?,
+    let approver = decider(gateway, caller, "deciding about a call").await?;
+    let answering: Answering = self::body(body)?;
+    let surface =
+        answering.surface.filter(|surface| matches!(surface, Surface::Cli | Surface::Tui));
+    // A program may say which it is; a console session is one.
+    let approver = match (&caller.csrf, surface) {
+        (None, Some(surface)) => Approver { surface, ..approver },
+        _ => approver,
     };
     let reason = reason(answering.reason)?;
-    let surface = match (&caller.csrf, answering.surface) {
-        (Some(_), _) => Surface::Web,
-        (None, Some(surface @ (Surface::Cli | Surface::Tui))) => surface,
-        (None, _) => Surface::Rest,
-    };
     let id = hold_id(id)?;
     let queue = gateway.kernel.queue();
     let (hold, _) = queue.find(&id).ok_or_else(not_found)?;
@@ -188,22 +179,44 @@ async fn decide(
         return Err(Problem::new(StatusCode::CONFLICT, "fingerprint_mismatch", error)
             .with(json!({ "fingerprint": hold.fingerprint })));
     }
-    let approver = Approver {
-        surface,
-        id: caller.principal.id.clone(),
-        display: caller.principal.display.clone(),
-    };
+    let on_behalf_of = answering.on_behalf_of.as_deref();
+    let voter = approvals::voter(gateway, approver, &caller.principal, on_behalf_of).await?;
     let decision = Decision { decision, reason, grant: answering.grant };
-    match gateway.kernel.decide(&id, decision, approver).await {
-        Ok(resolved) => Ok(Json(HoldView::new(resolved.hold, Some(&resolved.outcome)))),
+    match gateway.kernel.vote(&id, voter, decision, answering.fingerprint).await {
+        Ok(Voted::Counted(held)) => Ok(Json(HoldView::new(held.to_action(), None))),
+        Ok(Voted::Ended(resolved)) => {
+            Ok(Json(HoldView::new(resolved.hold.to_action(), Some(&resolved.outcome))))
+        }
         Err(error) => Err(unresolved(gateway, caller, error).await),
     }
 }
 
-async fn unresolved(gateway: &Arc<Gateway>, caller: &Caller, error: ResolveError) -> Problem {
+/// The caller as somebody who may decide.
+pub(crate) async fn decider(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    what: &str,
+) -> Result<Approver, Problem> {
+    require(gateway, caller, DECIDERS, what).await?;
+    let Principal { id, display, .. } = &*caller.principal;
+    if caller.principal.has_any(&[Role::Agent]) {
+        gateway.refused(&format!("deciding by the agent {id}")).await;
+        let error = "an agent can never decide, whatever other roles it has";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", error));
+    }
+    let surface = if caller.csrf.is_some() { Surface::Web } else { Surface::Rest };
+    Ok(Approver { surface, id: id.clone(), display: display.clone() })
+}
+
+/// Why something about a hold came to nothing, for clients.
+pub(crate) async fn unresolved(
+    gateway: &Arc<Gateway>,
+    caller: &Caller,
+    error: ResolveError,
+) -> Problem {
     let text = error.to_string();
     let ended = |resolved: &countersign_escalation::Resolved| {
-        json!(HoldView::new(resolved.hold.clone(), Some(&resolved.outcome)))
+        json!(HoldView::new(resolved.hold.to_action(), Some(&resolved.outcome)))
     };
     match error {
         ResolveError::NotFound => not_found(),
@@ -217,10 +230,11 @@ async fn unresolved(gateway: &Arc<Gateway>, caller: &Caller, error: ResolveError
             gateway.refused(&format!("deciding its own call by {}", caller.principal.id)).await;
             Problem::new(StatusCode::FORBIDDEN, "forbidden", text)
         }
+        ResolveError::Refused(refusal) => approvals::refused(&refusal),
         ResolveError::NotAllowed(_) => {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_allowed", text)
         }
-        ResolveError::NotRecorded(_) => {
+        ResolveError::NotRecorded(_) | ResolveError::NotCounted(_) => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_recorded", text)
         }
         ResolveError::Overruled { code, .. } => {
@@ -237,6 +251,14 @@ pub(crate) fn reason(given: Option<String>) -> Result<Option<String>, Problem> {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request", error));
     }
     Ok(given.filter(|reason| !reason.trim().is_empty()))
+}
+
+/// Reads a body that may be left out.
+pub(crate) fn body<T: Default + serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    match body.trim_ascii() {
+        b"" => Ok(T::default()),
+        body => object(body),
+    }
 }
 
 /// Reads a JSON object; serde would take an array for one.
@@ -257,6 +279,11 @@ struct NewCall {
     arguments: Map<String, Value>,
     /// The agent's own session, which may have many calls; grants reach as far as it does.
     session: Option<SessionId>,
+    /// Sent again under the same key, the call is not made again: its outcome is given.
+    idempotency_key: Option<IdempotencyKey>,
+    /// Answer after so long that a person still has to decide, if that is so. Without it, the
+    /// answer is the outcome.
+    wait_seconds: Option<u32>,
 }
 
 /// What a call came to.
@@ -268,7 +295,8 @@ struct CallAnswer {
     receipt: Option<Receipt>,
 }
 
-/// One governed call, as a run of its own. Hanging up calls it off.
+/// One governed call, as a run of its own. Hanging up calls it off, unless it is held: then it
+/// stays held, and is joined by the same call.
 async fn make_call(
     State(gateway): State<Arc<Gateway>>,
     Extension(caller): Extension<Caller>,
@@ -305,8 +333,23 @@ async fn make_call(
         error => Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) },
     })?;
     let _tracked = gateway.calls.token();
+    let options = CallOptions { kept: true, idempotency_key: call.idempotency_key };
+    let mut made = gateway.kernel.call(&ending.run, &call.tool, &call.arguments, options);
+    let (hold, wait) = (made.hold(), call.wait_seconds.map(u64::from).map(Duration::from_secs));
+    let still_pending = async {
+        match wait {
+            Some(wait) => still_pending(&gateway.kernel, hold, wait).await,
+            None => std::future::pending().await,
+        }
+    };
     let governed = tokio::select! {
-        governed = gateway.kernel.govern(&ending.run, &call.tool, &call.arguments) => governed,
+        biased;
+        governed = made.outcome() => governed.map_err(|error| Problem::internal(&error))?,
+        hold = still_pending => {
+            let envelope = envelope(&call.tool, &hold);
+            let (call_id, receipt) = (None, None);
+            return Ok(Json(CallAnswer { call_id, is_error: false, envelope, receipt }));
+        }
         () = gateway.give_up.cancelled() => {
             let error = "the gateway is stopping; a held call stays held, a running one was killed";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error));

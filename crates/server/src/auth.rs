@@ -36,6 +36,8 @@ pub struct Principal {
     pub roles: BTreeSet<Role>,
     /// Who answers for an agent.
     pub owner: Option<String>,
+    /// The groups whose approvals it can give.
+    pub groups: BTreeSet<String>,
     /// SHA-256 of each token it may use.
     pub tokens: Vec<Digest>,
 }
@@ -101,6 +103,14 @@ impl Auth {
 
     pub(crate) fn principals(&self) -> &[Arc<Principal>] {
         &self.principals
+    }
+
+    pub(crate) fn principal(&self, id: &str) -> Option<&Principal> {
+        self.principals.iter().find(|principal| principal.id == id).map(|found| &**found)
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now_millis()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use countersign_escalation::Delegation;
 use countersign_kernel::{Kernel, Run};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,6 +14,8 @@ use crate::auth::Auth;
 pub(crate) struct Gateway {
     pub(crate) kernel: Kernel,
     pub(crate) auth: Auth,
+    /// Who may answer for whom.
+    pub(crate) delegations: Vec<Delegation>,
     /// The gateway's own run: its start, its end, and refused access.
     pub(crate) own_run: Run,
     pub(crate) calls: TaskTracker,
@@ -20,6 +24,7 @@ pub(crate) struct Gateway {
     /// Pending calls answer now, whatever they wait for.
     pub(crate) give_up: CancellationToken,
     pub(crate) version: String,
+    pub(crate) pending_after: Duration,
     pub(crate) secure_cookie: bool,
     pub(crate) hosts: Vec<String>,
     /// REST calls under way, by agent.

@@ -3,6 +3,7 @@
 
 mod accept;
 mod api;
+mod approvals;
 mod auth;
 mod body;
 mod console;
@@ -11,6 +12,7 @@ mod gate;
 mod gateway;
 mod grants;
 mod mcp;
+mod pending;
 mod problem;
 
 use std::net::SocketAddr;
@@ -24,6 +26,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Router, extract::State};
 use countersign_core::id::{AgentId, IdError};
+use countersign_escalation::Delegation;
 use countersign_kernel::{Kernel, RunError};
 use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{Entropy, EntropyError};
@@ -49,6 +52,8 @@ pub struct ServerConfig {
     pub max_body_bytes: usize,
     /// How long running calls may take to end once the gateway is told to stop.
     pub drain: Duration,
+    /// How long an MCP call waits for a person before its answer is that it is still pending.
+    pub pending_after: Duration,
     /// Whether browsers may send the console's cookie over TLS only.
     pub secure_cookie: bool,
     /// The program's version, as clients see it.
@@ -61,6 +66,8 @@ pub struct ServerParts {
     pub kernel: Kernel,
     /// Who may use the gateway.
     pub principals: Vec<Principal>,
+    /// Who may answer for whom, and when.
+    pub delegations: Vec<Delegation>,
     /// The time for sessions and links.
     pub clock: Arc<dyn Clock>,
     /// What sessions and links are made of.
@@ -123,11 +130,13 @@ impl Server {
         let gateway = Arc::new(Gateway {
             kernel: parts.kernel,
             auth: Auth::new(parts.principals, parts.clock, parts.entropy),
+            delegations: parts.delegations,
             own_run,
             calls: TaskTracker::new(),
             stopping: CancellationToken::new(),
             give_up: CancellationToken::new(),
             version: config.version.clone(),
+            pending_after: config.pending_after,
             secure_cookie: config.secure_cookie,
             hosts,
             under_way: std::sync::Mutex::default(),

@@ -8,10 +8,12 @@
 mod append;
 mod journal;
 mod open;
+mod prove;
 mod schema;
 mod verify;
 mod wal;
 
 pub use journal::SqliteJournal;
 pub use open::OpenError;
+pub use prove::{Consistency, ProofError};
 pub use verify::{LogReader, Stored};

@@ -17,8 +17,8 @@ use crate::wal;
 /// A database opened read-only, also while a gateway writes to it.
 #[derive(Debug)]
 pub struct LogReader {
-    path: PathBuf,
-    connection: Connection,
+    pub(crate) path: PathBuf,
+    pub(crate) connection: Connection,
 }
 
 /// A record with the columns it is filed under.
@@ -122,17 +122,28 @@ impl LogReader {
             .map_err(|e| OpenError::sql(&self.path, &e))
     }
 
-    /// Holds everything in the database against the key. `progress` is told the records read
-    /// and the records there are.
+    /// Holds everything in the database against the key, and what the records say against the
+    /// rules. `progress` is told the records read and the records there are.
     ///
     /// # Errors
     /// Only when the file cannot be read at all; damage is a finding.
     pub fn verify(
         &mut self,
         key: &PublicKey,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Report, OpenError> {
+        self.verify_by(Verifier::new(key).with_meaning(), progress)
+    }
+
+    /// The same, by a verifier that was told what to look at.
+    ///
+    /// # Errors
+    /// Only when the file cannot be read at all; damage is a finding.
+    pub fn verify_by(
+        &mut self,
+        mut verifier: Verifier<'_>,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Report, OpenError> {
-        let mut verifier = Verifier::new(key);
         match wal::damaged_frame(&self.path) {
             Ok(None) => {}
             Ok(Some(frame)) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use countersign_audit::checkpoint::Checkpoint;
 use countersign_audit::key::{LogKey, PublicKey, SignError, Signer};
 use countersign_audit::receipt::Receipt;
+use countersign_audit::tiles::TooLong;
 use countersign_audit::verify::Rule;
 use countersign_core::journal::JournalRecord;
 use countersign_ports::journal::{AppendError, Batch, Content, Journal};
@@ -178,7 +179,7 @@ async fn tampering_beside_the_record_is_found_by_the_rule_that_should_find_it() 
         ),
         (
             "UPDATE records SET checkpoint = (SELECT checkpoint FROM records WHERE seq = 3) WHERE seq = 4",
-            Rule::CheckpointInvalid,
+            Rule::RecordMissing,
         ),
         ("UPDATE records SET record_id = 'other' WHERE seq = 3", Rule::RecordMisfiled),
         ("UPDATE records SET call = NULL WHERE seq = 3", Rule::RecordMisfiled),
@@ -311,4 +312,64 @@ async fn a_live_database_can_be_read_and_verified() {
     let stored = reader.records(3, 10, None).unwrap();
     let record: JournalRecord = serde_json::from_slice(&stored[0].bytes).unwrap();
     assert_eq!(record.record_id.as_str(), "c");
+}
+
+#[tokio::test]
+async fn proofs_and_tiles_from_the_stored_tree_are_those_of_the_whole_log() {
+    use countersign_audit::tiles::{Tiler, parse};
+    use countersign_audit::tree::verify_consistency;
+    use countersign_store_sqlite::ProofError;
+
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 300).await;
+    let reader = LogReader::open(&dir.path().join("journal.db")).unwrap();
+    for seq in [1, 2, 255, 256, 257, 300] {
+        let receipt = reader.receipt(seq).unwrap();
+        assert_eq!(receipt.verify_record(key().public()).unwrap().size, 300);
+    }
+    for (old, new) in [(0, 300), (1, 300), (255, 256), (256, 300), (300, 300)] {
+        let proof = reader.consistency(old, Some(new)).unwrap();
+        let (old, new) = ((old, &proof.old_root), (new, &proof.new_root));
+        assert!(verify_consistency(old, new, &proof.path));
+    }
+    for seq in [0, 301] {
+        assert!(matches!(reader.receipt(seq), Err(ProofError::Record(_))));
+    }
+    assert!(matches!(reader.consistency(3, Some(301)), Err(ProofError::Sizes { .. })));
+    assert!(matches!(reader.call_end("no.call"), Err(ProofError::Call(_))));
+    assert_eq!(reader.call_end("call.7").unwrap(), 16);
+
+    let (mut tiler, mut files) = (Tiler::default(), Vec::new());
+    let mut keep = |path: &str, bytes: &[u8]| {
+        files.push((path.to_owned(), bytes.to_vec()));
+        Ok::<_, ProofError>(())
+    };
+    reader
+        .walk::<ProofError>(1, |_, bytes, _| {
+            tiler
+                .record(bytes, |path, tile| {
+                    keep(path, tile).map_err(|_| TooLong { seq: 0, len: 0 })
+                })
+                .map_err(|error: TooLong| ProofError::Damaged(error.to_string()))
+        })
+        .unwrap();
+    tiler.finish(&mut keep).unwrap();
+    assert!(files.len() >= 5, "{}", files.len());
+    for (path, bytes) in &files {
+        let (row, index, width) = parse(path).unwrap();
+        assert_eq!(reader.tile(row, index, width).unwrap().as_ref(), Some(bytes), "{path}");
+        assert_eq!(reader.tile(row, index, 257).unwrap(), None);
+        assert_eq!(reader.tile(row, index + 9, width).unwrap(), None);
+    }
+    for bad in [
+        "tile/0/1",
+        "tile/0/0000",
+        "tile/0/000.p/256",
+        "tile/0/000.p/0",
+        "tile/x/000",
+        "tile/00/000",
+        "checkpoint",
+    ] {
+        assert_eq!(parse(bad), None, "{bad}");
+    }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::effect::{EffectClass, EffectIntent, EffectResult, RiskClass};
+use crate::hold::{HoldPolicy, Vote};
 use crate::id::{
     AgentId, ApprovalRequestId, ContentRef, EffectId, HookId, RefId, RunId,
     RuntimePackageFingerprint, SessionId, ToolCallId, TurnId,
@@ -98,6 +99,10 @@ pub struct ApprovalRequest {
     /// What hooks changed of how the question is put. Countersign's addition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presentation: Option<Box<ApprovalPresentation>>,
+    /// Whose approvals it takes; absent when one of any approver is enough. Countersign's
+    /// addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_policy: Option<Box<HoldPolicy>>,
 }
 
 /// How a question is put, where hooks have changed it. What was asked stands beside what is
@@ -318,6 +323,10 @@ pub enum ApprovalRecord {
         request_id: ApprovalRequestId,
         /// The answer.
         decision: ApprovalDecision,
+        /// The answers that made it, the last one included, where the request names a policy.
+        /// Their reasons stand in records of their own. Countersign's addition.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        votes: Vec<Vote>,
     },
     /// The call is denied though nobody answered so, or what was approved is taken back.
     Denied {

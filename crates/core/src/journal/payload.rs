@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::approval::ApprovalRecord;
 use crate::effect::{EffectIntent, EffectResult};
+use crate::hold::HoldRecord;
 use crate::hook::HookRecord;
 use crate::journal::{
     JournalRecordKind, RecoveryMarker, RunCheckpoint, RunLifecycle, TerminalResult, TurnLifecycle,
@@ -24,6 +25,8 @@ use crate::tool::ToolCallRecord;
 pub enum JournalPayload {
     /// A step in the life of an approval request.
     Approval(ApprovalRecord),
+    /// Something happened to a hold that goes on.
+    Hold(HoldRecord),
     /// A step of a tool call.
     Tool(Box<ToolCallRecord>),
     /// An event of a hook.
@@ -80,7 +83,7 @@ impl JournalPayload {
     pub fn record_kind(&self) -> JournalRecordKind {
         use JournalRecordKind as Kind;
         match self {
-            Self::Approval(_) => Kind::Approval,
+            Self::Approval(_) | Self::Hold(_) => Kind::Approval,
             Self::Tool(_) => Kind::Tool,
             Self::Hook(_) => Kind::Hook,
             Self::EffectIntent(_) => Kind::EffectIntent,
@@ -110,6 +113,7 @@ macro_rules! from {
 
 from! {
     ApprovalRecord => Approval,
+    HoldRecord => Hold,
     ToolCallRecord => Tool,
     HookRecord => Hook,
     EffectIntent => EffectIntent,
@@ -127,6 +131,7 @@ impl Serialize for JournalPayload {
         #[serde(tag = "type", rename_all = "snake_case", rename = "JournalPayload")]
         enum Known<'a> {
             Approval(&'a ApprovalRecord),
+            Hold(&'a HoldRecord),
             Tool(&'a ToolCallRecord),
             Hook(&'a HookRecord),
             EffectIntent(&'a EffectIntent),
@@ -139,6 +144,7 @@ impl Serialize for JournalPayload {
         }
         let known = match self {
             Self::Approval(record) => Known::Approval(record),
+            Self::Hold(record) => Known::Hold(record),
             Self::Tool(record) => Known::Tool(record),
             Self::Hook(record) => Known::Hook(record),
             Self::EffectIntent(record) => Known::EffectIntent(record),
@@ -265,6 +271,7 @@ fn typed<'de, A: MapAccess<'de>>(
 
 const KNOWN: &[&str] = &[
     "approval",
+    "hold",
     "tool",
     "hook",
     "effect_intent",
@@ -290,6 +297,7 @@ fn known<'de, A: MapAccess<'de>>(kind: &str, map: A) -> Result<JournalPayload, A
     }
     match kind {
         "approval" => read::<ApprovalRecord, A>(map),
+        "hold" => read::<HoldRecord, A>(map),
         "tool" => read::<ToolCallRecord, A>(map),
         "hook" => read::<HookRecord, A>(map),
         "effect_intent" => read::<EffectIntent, A>(map),

@@ -127,15 +127,32 @@ impl Case {
     }
 }
 
+/// The files of a family, of every version.
+fn documents(family: &str) -> Vec<String> {
+    let names = |path: PathBuf| {
+        let entries = std::fs::read_dir(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let mut files = Vec::new();
+    for version in names(fixtures().join(family)) {
+        let folder = format!("{family}/{version}");
+        for name in names(fixtures().join(&folder)) {
+            if name.ends_with(".ndjson") {
+                files.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    files
+}
+
 /// Every case of every family, by its file.
 pub fn cases() -> Vec<(String, Case)> {
     let mut found = Vec::new();
     for family in ["approvals", "effects", "errors", "holds", "hooks", "journal"] {
-        for name in ["cases", "edges", "peer"] {
-            let file = format!("{family}/v1/{name}.ndjson");
-            if !fixtures().join(&file).exists() {
-                continue;
-            }
+        for file in documents(family) {
             for (number, line) in fixture(&file).lines().enumerate() {
                 let at = format!("fixtures/{file}:{}", number + 1);
                 let case =

@@ -6,7 +6,9 @@ use countersign_core::plan::{CommandPlan, Plan, RunLimits};
 use countersign_ports::executor::{ExecutionStatus, ToolRun};
 use countersign_ports::hook::{HookError, HookExecutor};
 
-use super::{ANSWER_MAX, answer, question, quote};
+use super::{answer, question};
+use crate::quote::quote;
+use crate::webhook::ANSWER_MAX;
 use crate::{ProcessConfig, ProcessExecutor};
 
 /// A hook that is started anew for each invocation, as a tool is: see [`ProcessExecutor`].
@@ -38,7 +40,7 @@ impl ProcessHook {
 
     async fn ask(&self, mut input: Vec<u8>) -> Result<Vec<u8>, String> {
         input.push(b'\n');
-        let plan = Plan::Command(CommandPlan { argv: self.argv.clone(), paths: Vec::new() });
+        let plan = Plan::Command(CommandPlan { argv: self.argv.clone(), ..CommandPlan::default() });
         let run = ToolRun { plan, limits: self.limits.clone() };
         let run = self.executor.run_with_input(run, Some(input)).await;
         let failed = match &run.status {

@@ -1,14 +1,11 @@
-//! Hosts: which are well formed, and which are nobody's business.
+//! Host names, and what asks for a host: `scope_target`, and the host of a `url`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Refusal, refuse};
+use ipnet::IpNet;
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct HostRule {
-    pub(crate) block_internal: bool,
-    pub(crate) allow_internal: bool,
-}
+use super::address::{self, HostRule};
+use super::{Refusal, refuse};
 
 /// Names under which clouds serve credentials to whoever asks from inside.
 const METADATA: &[&str] = &[
@@ -20,22 +17,69 @@ const METADATA: &[&str] = &[
     "metadata.tencentyun.com",
     "metadata.platformequinix.com",
     "metadata.packet.net",
+    "metadata.oraclecloud.com",
     "instance-data",
     "instance-data.ec2.internal",
     "rancher-metadata",
 ];
 
-/// Checks a host as it stands in a URL: a name, an address, or an address in brackets.
-pub(crate) fn check(host: &str, rule: HostRule) -> Result<(), Refusal> {
-    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        return match inner.parse::<Ipv6Addr>() {
-            Ok(ip) if ip.to_string() == inner => address(IpAddr::V6(ip), rule),
-            _ => refuse("url_host", "is not a canonical IPv6 address"),
+/// What is asked for: a range, of one address or more, or a name in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Net(IpNet),
+    Name(String),
+}
+
+/// A `scope_target`.
+pub(crate) fn target(text: &str, rule: HostRule) -> Result<Target, Refusal> {
+    if text.contains('/') {
+        let net = address::parse_cidr(text, rule.any)?;
+        address::reachable(&net, rule)?;
+        return Ok(Target::Net(net));
+    }
+    if text.contains(':') {
+        return match address::parse(text) {
+            Some(ip) => {
+                address::reachable(&IpNet::from(ip), rule)?;
+                Ok(Target::Net(ip.into()))
+            }
+            None => refuse("not_a_target", "is neither a canonical address, range nor host name"),
         };
     }
-    if let Ok(ip) = host.parse::<Ipv4Addr>() {
-        return address(IpAddr::V4(ip), rule);
+    plain(text, rule, "not_a_target")
+}
+
+/// A host as it stands in a URL: a name, an address, or an address in brackets.
+pub(crate) fn of_url(host: &str, rule: HostRule) -> Result<Target, Refusal> {
+    match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(inner) => match address::parse(inner) {
+            Some(ip @ IpAddr::V6(_)) => {
+                address::reachable(&IpNet::from(ip), rule)?;
+                Ok(Target::Net(ip.into()))
+            }
+            _ => refuse("url_host", "is not a canonical IPv6 address"),
+        },
+        None => plain(host, rule, "url_host"),
     }
+}
+
+/// An IPv4 address or a name.
+fn plain(host: &str, rule: HostRule, code: &'static str) -> Result<Target, Refusal> {
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        address::reachable(&IpNet::from(IpAddr::V4(ip)), rule)?;
+        return Ok(Target::Net(IpAddr::V4(ip).into()));
+    }
+    if !is_name(host) {
+        return refuse(code, "is not a plain host name or canonical address");
+    }
+    let host = host.to_ascii_lowercase();
+    name(&host, rule)?;
+    Ok(Target::Name(host))
+}
+
+/// At most 253 characters; labels of letters, digits and inner hyphens; none encoded; the last
+/// one no number.
+pub(crate) fn is_name(host: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
@@ -45,13 +89,14 @@ pub(crate) fn check(host: &str, rule: HostRule) -> Result<(), Refusal> {
     };
     let top = host.rsplit('.').next().unwrap_or_default();
     let numeric = top.bytes().all(|b| b.is_ascii_digit())
-        || top.get(..2).is_some_and(|p| p.eq_ignore_ascii_case("0x"));
-    if host.len() > 253 || numeric || !host.split('.').all(label) {
-        return refuse("url_host", "is not a plain host name or canonical address");
-    }
-    name(&host.to_ascii_lowercase(), rule)
+        || top
+            .get(..2)
+            .filter(|p| p.eq_ignore_ascii_case("0x"))
+            .is_some_and(|_| top.bytes().skip(2).all(|b| b.is_ascii_hexdigit()));
+    host.len() <= 253 && !numeric && host.split('.').all(label)
 }
 
+/// Refuses the names of metadata services and of this machine and network.
 fn name(host: &str, rule: HostRule) -> Result<(), Refusal> {
     let under = |suffix: &str| {
         host.strip_suffix(suffix).is_some_and(|head| head.is_empty() || head.ends_with('.'))
@@ -63,18 +108,22 @@ fn name(host: &str, rule: HostRule) -> Result<(), Refusal> {
     {
         return refuse("metadata_host", "is a cloud metadata service");
     }
-    if internal && !rule.allow_internal {
+    if internal && (!rule.allow_internal || rule.block_internal) {
         return refuse("internal_host", "is a name of an internal host");
     }
-    embedded(host).into_iter().try_for_each(|ip| address(ip, rule))
+    embedded(host).into_iter().try_for_each(|ip| address::reachable(&ip.into(), rule))
 }
 
-/// Addresses that resolvers such as nip.io read out of a name: dotted, dashed, hexadecimal.
-fn embedded(host: &str) -> Vec<IpAddr> {
+/// Addresses that resolvers such as nip.io read out of a name: dotted, dashed, hexadecimal, or as
+/// one number.
+pub(crate) fn embedded(host: &str) -> Vec<IpAddr> {
     let parts: Vec<&str> = host.split(['.', '-']).collect();
-    let octet = |s: &&str| match s.len() {
-        1..=3 if s.bytes().all(|b| b.is_ascii_digit()) => s.parse::<u8>().ok(),
-        _ => None,
+    let octet = |s: &&str| match s.strip_prefix("0x") {
+        Some(hex) => u8::from_str_radix(hex, 16).ok().filter(|_| hex.len() <= 2),
+        None => match s.len() {
+            1..=3 if s.bytes().all(|b| b.is_ascii_digit()) => s.parse::<u8>().ok(),
+            _ => None,
+        },
     };
     let mut found: Vec<IpAddr> = Vec::new();
     for window in parts.windows(4) {
@@ -84,8 +133,15 @@ fn embedded(host: &str) -> Vec<IpAddr> {
         }
     }
     for part in &parts {
-        if part.len() == 8
-            && let Ok(bits) = u32::from_str_radix(part, 16)
+        let hex = part.strip_prefix("0x").unwrap_or(part);
+        if hex.len() == 8
+            && let Ok(bits) = u32::from_str_radix(hex, 16)
+        {
+            found.push(Ipv4Addr::from_bits(bits).into());
+        }
+        if (8..=10).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && let Ok(bits) = part.parse()
         {
             found.push(Ipv4Addr::from_bits(bits).into());
         }
@@ -94,93 +150,6 @@ fn embedded(host: &str) -> Vec<IpAddr> {
         if let Ok(ip) = label.replace('-', ":").parse::<Ipv6Addr>() {
             found.push(ip.into());
         }
-    }
-    found
-}
-
-fn address(ip: IpAddr, rule: HostRule) -> Result<(), Refusal> {
-    let inner = match ip {
-        IpAddr::V4(v4) => vec![v4],
-        IpAddr::V6(v6) => {
-            if v6.to_ipv4_mapped().is_some() {
-                return refuse("url_host", "is an IPv4 address in the clothes of IPv6");
-            }
-            within(v6)
-        }
-    };
-    if inner.iter().any(|v4| metadata_v4(*v4)) || matches!(ip, IpAddr::V6(v6) if metadata_v6(v6)) {
-        return refuse("metadata_host", "is a link-local or metadata address");
-    }
-    if rule.block_internal
-        && (inner.iter().any(|v4| internal_v4(*v4))
-            || matches!(ip, IpAddr::V6(v6) if internal_v6(v6)))
-    {
-        return refuse("internal_host", "is an internal address");
-    }
-    Ok(())
-}
-
-fn metadata_v4(ip: Ipv4Addr) -> bool {
-    ip.is_link_local()
-        || matches!(ip.octets(), [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192])
-}
-
-fn metadata_v6(ip: Ipv6Addr) -> bool {
-    ip.is_unicast_link_local()
-        || matches!(
-            ip.segments(),
-            [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
-        )
-}
-
-fn internal_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    ip.is_loopback()
-        || ip.is_private()
-        || ip.is_broadcast()
-        || ip.is_documentation()
-        || a == 0
-        || a >= 224
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 198 && (b & 0xfe) == 18)
-        || (a == 192 && b == 0 && c == 0)
-}
-
-fn internal_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, ..] = ip.segments();
-    ip.is_loopback()
-        || ip.is_unspecified()
-        || ip.is_unique_local()
-        || ip.is_multicast()
-        || (a & 0xffc0) == 0xfec0
-        || (a == 0x64 && b == 0xff9b && ip.segments()[2] == 1)
-        || (a == 0x2001 && b == 0xdb8)
-}
-
-/// The IPv4 addresses a tunnel or translator would deliver to.
-fn within(ip: Ipv6Addr) -> Vec<Ipv4Addr> {
-    let s = ip.segments();
-    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low));
-    let [a, b, c, d, e, f, g, h] = s;
-    let mut found = Vec::new();
-    match s {
-        // v4-compatible; `::` and `::1` are themselves.
-        [0, 0, 0, 0, 0, 0, high, low] if (high, low) > (0, 1) => found.push(v4(high, low)),
-        // Stateless translation, ::ffff:0:a.b.c.d.
-        [0, 0, 0, 0, 0xffff, 0, high, low] => found.push(v4(high, low)),
-        [0x64, 0xff9b, ..] => found.push(v4(g, h)),
-        _ => {}
-    }
-    if a == 0x2002 {
-        found.push(v4(b, c));
-    }
-    if a == 0x2001 && b == 0 {
-        found.push(v4(c, d));
-        found.push(v4(!g, !h));
-    }
-    // ISATAP: 0:5efe or 200:5efe, then the address.
-    if (e & 0xfdff) == 0 && f == 0x5efe {
-        found.push(v4(g, h));
     }
     found
 }

@@ -1,41 +1,48 @@
 //! What an argument of each type may be, and the text it becomes.
 
+pub(crate) mod address;
+pub(crate) mod duration;
 pub(crate) mod host;
+pub(crate) mod msf;
 pub(crate) mod number;
 pub(crate) mod path;
+pub(crate) mod summary;
 pub(crate) mod text;
 pub(crate) mod url;
+
+use std::sync::OnceLock;
 
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::excerpt;
+use crate::scope::Scope;
+use address::HostRule;
+use host::Target;
 use text::TextRule;
 
-/// The types that can be declared, with the constraints each takes beside `pattern` and
-/// `sanitize`, which fit all.
-pub(crate) const SUPPORTED: &[(&str, &[&str])] = &[
-    ("string", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
+const DASH_AT: &[&str] = &["allow_leading_dash", "allow_at"];
+const TEXT: &[&str] = &["allow_leading_dash", "allow_whitespace", "allow_at"];
+
+/// Every type, with the constraints each takes beside `pattern` and `sanitize`, which fit all.
+pub(crate) const TYPES: &[(&str, &[&str])] = &[
+    ("string", TEXT),
     ("literal_text", &[]),
     ("integer", &["min", "max", "clamp", "allow_leading_dash"]),
-    ("number", &["min_float", "max_float", "clamp", "allow_leading_dash"]),
+    ("number", &["min", "max", "min_float", "max_float", "clamp", "allow_leading_dash"]),
     ("port", &[]),
     ("boolean", &[]),
     ("enum", &["allowed"]),
-    ("path", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
+    ("scope_target", &["scope_check", "block_internal", "allow_internal", "allow_any"]),
     ("url", &["schemes", "scope_check", "block_internal", "allow_internal"]),
-    ("regex_match", &["allow_leading_dash", "allow_whitespace", "allow_at"]),
-];
-
-/// Types of the format that this version does not have.
-pub(crate) const UNSUPPORTED: &[&str] = &[
-    "scope_target",
-    "credential_file",
-    "ip_address",
-    "cidr",
-    "duration",
-    "msf_options",
-    "agent_summary",
+    ("path", TEXT),
+    ("credential_file", TEXT),
+    ("ip_address", &["scope_check", "block_internal", "allow_internal"]),
+    ("cidr", &["scope_check", "block_internal", "allow_any"]),
+    ("duration", &[]),
+    ("regex_match", TEXT),
+    ("msf_options", &[]),
+    ("agent_summary", DASH_AT),
 ];
 
 /// Bytes of a text value, unless it is a `literal_text`.
@@ -57,9 +64,13 @@ pub(crate) fn refuse<T>(code: &'static str, message: impl Into<String>) -> Resul
 /// One type with its constraints; resolving compiles nothing.
 #[derive(Debug)]
 pub(crate) struct ArgType {
+    /// The built-in type.
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    pub(crate) pattern: Option<Pattern>,
+    /// All of them have to match.
+    pub(crate) patterns: Vec<Pattern>,
+    /// The value is held against the scope.
+    pub(crate) scoped: bool,
 }
 
 #[derive(Debug)]
@@ -72,40 +83,74 @@ pub(crate) enum Kind {
     Port,
     Boolean,
     Enum(Vec<String>),
-    Path(TextRule),
+    Target(HostRule),
     Url(url::UrlRule),
+    Path(TextRule),
+    Credential(TextRule),
+    Ip(HostRule),
+    Cidr(HostRule),
+    Duration,
+    Options,
+    Summary(TextRule),
 }
 
 /// A regular expression that has to match the whole value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     pub(crate) source: String,
-    whole: Regex,
+    /// Compiled when it is first needed: most tools of a folder are never called.
+    whole: OnceLock<Option<Regex>>,
 }
 
 impl Pattern {
-    pub(crate) fn compile(source: &str) -> Result<Self, regex::Error> {
-        // INVARIANT: the source alone compiles, so its groups balance and it cannot close ours.
-        Regex::new(source)?;
-        let whole = Regex::new(&format!(r"\A(?:{source})\z"))?;
-        Ok(Self { source: source.to_owned(), whole })
+    pub(crate) fn compile(source: &str) -> Result<Self, String> {
+        // INVARIANT: the source alone parses, so its groups balance and it cannot close ours.
+        let parse =
+            |text: &str| regex_syntax::Parser::new().parse(text).map_err(|error| error.to_string());
+        parse(source)?;
+        parse(&whole(source))?;
+        let pattern = Self { source: source.to_owned(), whole: OnceLock::new() };
+        // What parses compiles, unless it is too large; only counting makes it that.
+        if source.len() > MAX_TEXT || source.contains('{') {
+            let regex = Regex::new(&whole(source)).map_err(|error| error.to_string())?;
+            let _ = pattern.whole.set(Some(regex));
+        }
+        Ok(pattern)
     }
+
+    fn matches(&self, text: &str) -> bool {
+        let regex = self.whole.get_or_init(|| Regex::new(&whole(&self.source)).ok());
+        regex.as_ref().is_some_and(|regex| regex.is_match(text))
+    }
+}
+
+fn whole(source: &str) -> String {
+    format!(r"\A(?:{source})\z")
 }
 
 impl ArgType {
     /// The text that stands for the value in a plan.
     pub(crate) fn resolve(&self, value: &Value) -> Result<String, Refusal> {
+        let given;
         let text = match (&self.kind, value) {
-            (Kind::Integer(rule), Value::Number(number)) => match number.as_i64() {
-                Some(n) => rule.check(n)?,
-                None => return refuse("not_an_integer", "must be a whole number of 64 bits"),
-            },
-            (Kind::Port, Value::Number(number)) => match number.as_i64() {
-                Some(n) => number::port(n)?,
-                None => return refuse("not_a_port", "must be a whole number from 1 to 65535"),
-            },
-            (Kind::Number(rule), Value::Number(number)) => rule.parse(&number.to_string())?,
-            (Kind::Boolean, Value::Bool(flag)) => flag.to_string(),
+            (Kind::Integer(_) | Kind::Duration, Value::Number(number)) => {
+                if !number.is_i64() {
+                    return refuse(self.number_code(), "must be a whole number of 64 bits");
+                }
+                given = number.to_string();
+                given.as_str()
+            }
+            (Kind::Port, Value::Number(number)) if !number.is_i64() => {
+                return refuse("not_a_port", "must be a whole number from 1 to 65535");
+            }
+            (Kind::Number(_) | Kind::Port, Value::Number(number)) => {
+                given = number.to_string();
+                given.as_str()
+            }
+            (Kind::Boolean, Value::Bool(flag)) => {
+                given = flag.to_string();
+                given.as_str()
+            }
             (kind, Value::String(text)) => {
                 let max = if matches!(kind, Kind::Literal) { MAX_LITERAL } else { MAX_TEXT };
                 if text.len() > max {
@@ -115,7 +160,7 @@ impl ArgType {
                 if text.contains('\0') {
                     return refuse("nul", "holds a NUL character");
                 }
-                self.resolve_text(text)?
+                text
             }
             (_, other) => {
                 let found = match other {
@@ -129,24 +174,43 @@ impl ArgType {
                 return refuse("wrong_type", format!("must be {}, not {found}", self.wanted()));
             }
         };
-        if let Some(pattern) = &self.pattern
-            && !pattern.whole.is_match(&text)
-        {
-            let (text, pattern) = (excerpt(&text), excerpt(&pattern.source));
-            return refuse("pattern_mismatch", format!("`{text}` does not match `{pattern}`"));
+        let resolved = self.resolve_text(text)?;
+        for pattern in &self.patterns {
+            if !pattern.matches(text) {
+                let (text, pattern) = (excerpt(text), excerpt(&pattern.source));
+                return refuse("pattern_mismatch", format!("`{text}` does not match `{pattern}`"));
+            }
         }
-        Ok(text)
+        Ok(resolved.unwrap_or_else(|| text.to_owned()))
     }
 
-    fn resolve_text(&self, text: &str) -> Result<String, Refusal> {
+    /// The text in its final form, where that is another one.
+    fn resolve_text(&self, text: &str) -> Result<Option<String>, Refusal> {
         match &self.kind {
             Kind::Literal => {}
             Kind::Text(rule) => rule.check(text)?,
-            Kind::Path(rule) => path::check(rule, text)?,
-            Kind::Url(rule) => rule.check(text)?,
-            Kind::Integer(rule) => return rule.parse(text),
-            Kind::Number(rule) => return rule.parse(text),
-            Kind::Port => return number::parse_port(text),
+            Kind::Path(rule) | Kind::Credential(rule) => path::check(rule, text)?,
+            Kind::Summary(rule) => summary::check(*rule, text)?,
+            Kind::Options => msf::check(text)?,
+            Kind::Target(rule) => {
+                text::visible(text, false)?;
+                host::target(text, *rule)?;
+            }
+            Kind::Url(rule) => {
+                rule.check(text)?;
+            }
+            Kind::Ip(rule) => {
+                text::visible(text, false)?;
+                address::check_ip(text, *rule)?;
+            }
+            Kind::Cidr(rule) => {
+                text::visible(text, false)?;
+                address::check_cidr(text, *rule)?;
+            }
+            Kind::Duration => return duration::parse(text).map(Some),
+            Kind::Integer(rule) => return rule.parse(text).map(Some),
+            Kind::Number(rule) => return rule.parse(text).map(Some),
+            Kind::Port => return number::parse_port(text).map(Some),
             Kind::Boolean if text == "true" || text == "false" => {}
             Kind::Boolean => return refuse("not_a_boolean", "must be true or false"),
             Kind::Enum(allowed) if allowed.iter().any(|a| a == text) => {}
@@ -160,7 +224,55 @@ impl ArgType {
                 );
             }
         }
-        Ok(text.to_owned())
+        Ok(None)
+    }
+
+    /// Holds a value that was resolved against every scope there is; none refuses it.
+    pub(crate) fn in_scope<'a>(
+        &self,
+        text: &str,
+        scopes: impl Iterator<Item = &'a Scope>,
+    ) -> Result<(), Refusal> {
+        if !self.scoped {
+            return Ok(());
+        }
+        let target = match &self.kind {
+            Kind::Target(rule) => host::target(text, *rule)?,
+            Kind::Url(rule) => rule.check(text)?,
+            Kind::Ip(_) => match address::parse(text) {
+                Some(ip) => Target::Net(ip.into()),
+                None => return refuse("not_an_ip", "is not an IP address"),
+            },
+            Kind::Cidr(rule) => Target::Net(address::parse_cidr(text, rule.any)?),
+            _ => return Ok(()),
+        };
+        let mut scopes = scopes.peekable();
+        if scopes.peek().is_none() {
+            return refuse("no_scope", "has to be within a scope, and there is none");
+        }
+        scopes.try_for_each(|scope| scope.check(&target))
+    }
+
+    /// The value as JSON for a tool that takes JSON: numbers and booleans as such.
+    pub(crate) fn json(&self, text: &str) -> Value {
+        match self.kind {
+            Kind::Integer(_) | Kind::Port | Kind::Boolean | Kind::Number(_) | Kind::Duration => {
+                serde_json::from_str(text).unwrap_or_else(|_| text.into())
+            }
+            _ => text.into(),
+        }
+    }
+
+    /// Whether it stands without quotes in JSON.
+    pub(crate) fn is_bare(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Integer(_) | Kind::Port | Kind::Boolean | Kind::Number(_) | Kind::Duration
+        )
+    }
+
+    fn number_code(&self) -> &'static str {
+        if matches!(self.kind, Kind::Duration) { "not_a_duration" } else { "not_an_integer" }
     }
 
     fn wanted(&self) -> &'static str {
@@ -168,6 +280,7 @@ impl ArgType {
             Kind::Integer(_) | Kind::Port => "a whole number",
             Kind::Number(_) => "a number",
             Kind::Boolean => "a boolean",
+            Kind::Duration => "a string or a whole number of seconds",
             _ => "a string",
         }
     }
@@ -176,10 +289,12 @@ impl ArgType {
     pub(crate) fn may_lead_with_dash(&self) -> bool {
         match &self.kind {
             Kind::Literal => true,
-            Kind::Text(rule) | Kind::Path(rule) => rule.leading_dash,
+            Kind::Text(rule) | Kind::Path(rule) | Kind::Credential(rule) | Kind::Summary(rule) => {
+                rule.leading_dash
+            }
             Kind::Integer(rule) => rule.negative(),
             Kind::Number(rule) => rule.negative(),
-            Kind::Port | Kind::Boolean | Kind::Enum(_) | Kind::Url(_) => false,
+            _ => false,
         }
     }
 
@@ -191,9 +306,6 @@ impl ArgType {
     /// JSON Schema of the value, without a description.
     pub(crate) fn schema(&self) -> Map<String, Value> {
         let schema = match &self.kind {
-            Kind::Text(_) | Kind::Path(_) => {
-                json!({"type": "string", "minLength": 1, "maxLength": MAX_TEXT})
-            }
             Kind::Url(_) => {
                 json!({"type": "string", "format": "uri", "minLength": 1, "maxLength": MAX_TEXT})
             }
@@ -203,13 +315,16 @@ impl ArgType {
             Kind::Port => json!({"type": "integer", "minimum": 1, "maximum": 65535}),
             Kind::Boolean => json!({"type": "boolean"}),
             Kind::Enum(allowed) => json!({"type": "string", "enum": allowed}),
+            Kind::Duration => json!({"type": ["string", "integer"]}),
+            _ => json!({"type": "string", "minLength": 1, "maxLength": MAX_TEXT}),
         };
         let Value::Object(mut schema) = schema else {
             return Map::new();
         };
         // Only what this crate and JSON Schema read alike: the rest would mislead.
-        if let Some(pattern) = &self.pattern
-            && matches!(self.kind, Kind::Text(_) | Kind::Path(_) | Kind::Url(_) | Kind::Literal)
+        if let [pattern] = self.patterns.as_slice()
+            && !self.is_bare()
+            && !matches!(self.kind, Kind::Enum(_))
             && !["(?", "[[", "&&", "--", "~~"].iter().any(|s| pattern.source.contains(s))
             && !pattern.source.split('\\').skip(1).any(|s| s.starts_with(char::is_alphanumeric))
         {

@@ -22,7 +22,7 @@ impl IntegerRule {
         self.check(digits(text, "not_an_integer", "a whole number")?)
     }
 
-    pub(crate) fn check(&self, n: i64) -> Result<String, Refusal> {
+    fn check(&self, n: i64) -> Result<String, Refusal> {
         if n < 0 && !self.negative() {
             return refuse("negative", format!("{n} is negative"));
         }
@@ -91,16 +91,13 @@ impl NumberRule {
     }
 }
 
-pub(crate) fn port(n: i64) -> Result<String, Refusal> {
+pub(crate) fn parse_port(text: &str) -> Result<String, Refusal> {
+    let n = digits(text, "not_a_port", "a port number")?;
     if (1..=65535).contains(&n) {
         Ok(n.to_string())
     } else {
         refuse("not_a_port", format!("{n} is not between 1 and 65535"))
     }
-}
-
-pub(crate) fn parse_port(text: &str) -> Result<String, Refusal> {
-    port(digits(text, "not_a_port", "a port number")?)
 }
 
 /// `0` or `[1-9][0-9]*`, with `-` before the latter.

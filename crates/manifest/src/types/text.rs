@@ -15,24 +15,26 @@ pub(crate) struct TextRule {
 impl TextRule {
     pub(crate) fn check(&self, text: &str) -> Result<(), Refusal> {
         visible(text, self.whitespace)?;
-        match text.chars().next() {
-            Some(c @ ('-' | '+')) if !self.leading_dash => {
-                return refuse("leading_dash", format!("begins with `{c}`, like an option"));
-            }
-            Some('@') if !self.at => {
-                return refuse(
-                    "leading_at",
-                    "begins with `@`, which many programs read a file for",
-                );
-            }
-            _ => {}
-        }
+        self.lead(text)?;
         match text.chars().find(|c| ";|&$`(){}[]<>!'\"\\".contains(*c)) {
             Some(c @ ('\'' | '"' | '\\')) => {
                 refuse("quote_character", format!("holds a quote or backslash: {c}"))
             }
             Some(c) => refuse("shell_character", format!("holds `{c}`, which shells act on")),
             None => Ok(()),
+        }
+    }
+
+    /// What the text begins with.
+    pub(crate) fn lead(&self, text: &str) -> Result<(), Refusal> {
+        match text.chars().next() {
+            Some(c @ ('-' | '+')) if !self.leading_dash => {
+                refuse("leading_dash", format!("begins with `{c}`, like an option"))
+            }
+            Some('@') if !self.at => {
+                refuse("leading_at", "begins with `@`, which many programs read a file for")
+            }
+            _ => Ok(()),
         }
     }
 }

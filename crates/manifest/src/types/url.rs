@@ -1,6 +1,7 @@
 //! Absolute URLs in their canonical spelling.
 
-use super::host::{self, HostRule};
+use super::address::HostRule;
+use super::host::{self, Target};
 use super::text;
 use super::{Refusal, refuse};
 
@@ -12,7 +13,8 @@ pub(crate) struct UrlRule {
 }
 
 impl UrlRule {
-    pub(crate) fn check(&self, value: &str) -> Result<(), Refusal> {
+    /// Gives the host, for the scope.
+    pub(crate) fn check(&self, value: &str) -> Result<Target, Refusal> {
         text::visible(value, false)?;
         if let Some(c) = value.chars().find(|c| ";|$`(){}<>!'\"\\".contains(*c)) {
             return refuse("shell_character", format!("holds `{c}`"));
@@ -45,7 +47,7 @@ impl UrlRule {
             return refuse("url_not_canonical", "is not in canonical form");
         }
         match url.host_str() {
-            Some(host) if !host.is_empty() => host::check(host, self.host),
+            Some(host) if !host.is_empty() => host::of_url(host, self.host),
             _ => refuse("url_host", "has no host"),
         }
     }

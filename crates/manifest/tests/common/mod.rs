@@ -14,7 +14,7 @@ description = "A tool"
 binary = "tool"
 "#;
 
-pub(crate) const OUTPUT: &str = "[output]\nformat = \"text\"\n";
+pub(crate) const OUTPUT: &str = "[output]\nformat = \"text\"\nschema = {}\n";
 
 /// A manifest with these `[args]` and `[command]` tables.
 pub(crate) fn text(rest: &str) -> String {
@@ -47,6 +47,6 @@ pub(crate) fn codes(text: &str) -> Vec<&'static str> {
 }
 
 pub(crate) fn argv(planned: &Planned) -> &[String] {
-    let Plan::Command(command) = &planned.plan;
+    let Plan::Command(command) = &planned.plan else { panic!("{planned:?}") };
     &command.argv
 }

@@ -7,26 +7,28 @@ use std::time::Duration;
 
 use axum::http::request::Parts;
 use countersign_core::hold::HoldStatus;
-use countersign_core::id::{ApprovalRequestId, SessionId};
+use countersign_core::id::{ApprovalRequestId, IdempotencyKey, SessionId};
 use countersign_core::text::visible;
-use countersign_kernel::{Kernel, Run, fingerprint};
+use countersign_kernel::{CallOptions, Kernel, Run};
 use countersign_manifest::{Envelope, Manifest};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CustomRequest, CustomResult,
     ErrorCode, Implementation, InitializeRequestParams, InitializeResult, JsonObject,
     ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
-    ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+    ProtocolVersion, RequestMetaObject, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::result::answer;
+use super::result::{answer, pending};
 use super::run::AgentRun;
 use crate::auth::Principal;
 use crate::gateway::Gateway;
+use crate::pending::still_pending;
 
 /// Pending calls of one session.
 const CALLS_MAX: usize = 1024;
@@ -40,8 +42,12 @@ const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 const CALLED_OFF: ErrorCode = ErrorCode(-32800);
 
 const INSTRUCTIONS: &str = "Every call is recorded before it runs. Some calls wait for a \
-    person's approval, which may take minutes: wait for the result, and do not send the call \
-    again meanwhile. A denied call did not run; its result says who denied it and why.";
+    person's approval, which may take minutes. A result that says `pending approval` is no \
+    failure: nothing has happened yet. Send exactly the same call again to wait on, or to get \
+    its outcome; it runs once. A denied call did not run; its result says who denied it and why.";
+
+/// In a request's `_meta`: sent again under the same key, a call is not made again.
+const KEY: &str = "countersign/idempotency-key";
 
 /// What all handlers share.
 pub(crate) struct Shared {
@@ -61,7 +67,7 @@ impl Shared {
 
 fn tool(kernel: &Kernel, manifest: &Manifest, output: &Arc<JsonObject>) -> Tool {
     let mut text = manifest.description().trim_end().to_owned();
-    if kernel.policy().rule(manifest).is_some() {
+    if kernel.policy().may_hold(manifest) {
         let end = if text.is_empty() || text.ends_with(['.', '!', '?']) { " " } else { ". " };
         text = format!("{text}{end}Needs a person's approval.").trim_start().to_owned();
     }
@@ -231,23 +237,24 @@ impl ServerHandler for Handler {
             let text = format!("{CALLS_MAX} calls of this session are pending already");
             return Err(ErrorData::new(UNAVAILABLE, text, None));
         }
-        let arguments = Arc::new(request.arguments.unwrap_or_default());
+        let idempotency_key = idempotency_key(&ctx.meta)?;
+        let options = CallOptions { kept: true, idempotency_key };
+        let arguments = request.arguments.unwrap_or_default();
+        let made = gateway.kernel.call(run, &request.name, &arguments, options);
+        let hold = made.hold();
         let call = Call {
             gateway: Arc::clone(gateway),
-            run: Arc::clone(run),
             ended: session.ended.clone(),
             off: CancellationToken::new(),
             tool: request.name.clone().into_owned(),
-            arguments: Arc::clone(&arguments),
+            made,
         };
         // Whatever becomes of this future, the call does not outlive it unless that is wanted.
         let off = call.off.clone().drop_guard();
-        let call = gateway.calls.spawn(call.make());
+        let call = gateway.calls.spawn(call.answer());
         let progress = Progress {
             kernel: &gateway.kernel,
-            run,
-            tool: &request.name,
-            arguments: &arguments,
+            hold,
             token: ctx.meta.get_progress_token(),
             peer: &ctx.peer,
         };
@@ -272,28 +279,43 @@ impl ServerHandler for Handler {
     }
 }
 
+fn idempotency_key(meta: &RequestMetaObject) -> Result<Option<IdempotencyKey>, ErrorData> {
+    let Some(value) = meta.get(KEY) else { return Ok(None) };
+    let key = value.as_str().map(IdempotencyKey::new);
+    match key {
+        Some(Ok(key)) => Ok(Some(key)),
+        Some(Err(error)) => Err(ErrorData::invalid_params(format!("_meta {KEY}: {error}"), None)),
+        None => Err(ErrorData::invalid_params(format!("_meta {KEY} is no text"), None)),
+    }
+}
+
 /// One call, on its way.
 struct Call {
     gateway: Arc<Gateway>,
-    run: Arc<Run>,
     ended: CancellationToken,
     off: CancellationToken,
     tool: String,
-    arguments: Arc<JsonObject>,
+    made: countersign_kernel::Call,
 }
 
 impl Call {
-    async fn make(self) -> Result<CallToolResult, ErrorData> {
+    /// Its answer. A hold outlives it in any case but one: it is called off.
+    async fn answer(mut self) -> Result<CallToolResult, ErrorData> {
+        let (kernel, wait) = (&self.gateway.kernel, self.gateway.pending_after);
+        let still_pending = still_pending(kernel, self.made.hold(), wait);
         let why = tokio::select! {
             biased;
-            governed = self.gateway.kernel.govern(&self.run, &self.tool, &self.arguments) => {
-                return answer(governed);
+            governed = self.made.outcome() => {
+                let broke = |error| ErrorData::internal_error(format!("the call: {error}"), None);
+                return answer(governed.map_err(broke)?);
             }
-            () = self.off.cancelled() => "the call was called off",
-            () = self.ended.cancelled() => "the call was called off: its session ended",
-            () = self.gateway.give_up.cancelled() => {
-                "the call was called off: the gateway is stopping"
+            hold = still_pending => return Ok(pending(&self.tool, &hold)),
+            () = self.off.cancelled() => {
+                self.made.call_off();
+                "the call was called off"
             }
+            () = self.ended.cancelled() => "the call was left: its session ended",
+            () = self.gateway.give_up.cancelled() => "the call was left: the gateway is stopping",
         };
         Err(ErrorData::new(CALLED_OFF, why, None))
     }
@@ -302,9 +324,7 @@ impl Call {
 /// Tells a client that asked for it that its call still waits, and for what.
 struct Progress<'a> {
     kernel: &'a Kernel,
-    run: &'a Run,
-    tool: &'a str,
-    arguments: &'a JsonObject,
+    hold: watch::Receiver<Option<ApprovalRequestId>>,
     token: Option<ProgressToken>,
     peer: &'a Peer<RoleServer>,
 }
@@ -313,23 +333,20 @@ impl Progress<'_> {
     async fn report(&self) -> Infallible {
         let Some(token) = &self.token else { return std::future::pending().await };
         let began = Instant::now();
-        let mut hold = None;
         sleep(FIRST_PROGRESS).await;
         loop {
             let seconds = began.elapsed().as_secs_f64();
-            let note = ProgressNotificationParam::new(token.clone(), seconds)
-                .with_message(self.message(&mut hold));
+            let note =
+                ProgressNotificationParam::new(token.clone(), seconds).with_message(self.message());
             // Nobody may be connected; the call does not depend on it.
             let _ = self.peer.notify_progress(note).await;
             sleep(PROGRESS).await;
         }
     }
 
-    fn message(&self, hold: &mut Option<ApprovalRequestId>) -> String {
-        if hold.is_none() {
-            *hold = self.hold();
-        }
-        let found = hold.as_ref().and_then(|id| self.kernel.queue().find(id));
+    fn message(&self) -> String {
+        let hold = self.hold.borrow().clone();
+        let found = hold.and_then(|id| self.kernel.queue().find(&id));
         match found {
             Some((held, _)) if held.status == HoldStatus::Pending => {
                 let id: String = held.id.as_str().chars().take(8).collect();
@@ -338,17 +355,5 @@ impl Progress<'_> {
             Some(_) => "decided; running".to_owned(),
             None => "running".to_owned(),
         }
-    }
-
-    /// The hold of this very call.
-    fn hold(&self) -> Option<ApprovalRequestId> {
-        let manifest = self.kernel.manifests().get(self.tool)?;
-        let policy = self.kernel.policy();
-        policy.rule(manifest)?;
-        let planned = manifest.plan(self.arguments).ok()?;
-        let wanted = fingerprint(self.run.agent_id(), manifest, &planned.plan, &policy.digest());
-        let pending = self.kernel.queue().pending();
-        let own = pending.into_iter().find(|held| held.fingerprint == Some(wanted));
-        own.map(|held| held.id)
     }
 }

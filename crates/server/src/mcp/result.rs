@@ -1,10 +1,13 @@
 //! What became of a call, as an MCP result: for programs the envelope, for models a text.
 
+use countersign_core::hold::HeldAction;
 use countersign_kernel::Governed;
 use countersign_manifest::{Envelope, EnvelopeStatus};
 use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
 use serde_json::{Map, Value, json};
+
+use crate::pending::envelope;
 
 /// Bytes of one answer. Official clients refuse server-sent events above 1 MiB.
 const ANSWER_MAX: usize = 1_000_000;
@@ -49,6 +52,25 @@ pub(crate) fn answer(governed: Governed) -> Result<CallToolResult, ErrorData> {
     object.0 = meta;
     result.meta = Some(object);
     Ok(result)
+}
+
+/// The answer to a call that a person has not decided about: no error, for nothing is wrong.
+pub(crate) fn pending(tool: &str, hold: &HeldAction) -> CallToolResult {
+    let short: String = hold.id.as_str().chars().take(8).collect();
+    let text = format!(
+        "pending approval: hold {short} waits for a person, until {}. Nothing has happened yet. \
+         Send exactly the same call again to wait on, or to get its outcome; it runs once.",
+        hold.expires_at
+    );
+    let envelope = envelope(tool, hold);
+    let mut result = CallToolResult::default();
+    result.content = vec![ContentBlock::text(text)];
+    result.structured_content = Some(json!(envelope));
+    result.is_error = Some(false);
+    let mut meta = MetaObject::new();
+    meta.0.insert("countersign/hold".to_owned(), json!(hold.id));
+    result.meta = Some(meta);
+    result
 }
 
 fn text(envelope: &Envelope) -> String {

@@ -1,0 +1,224 @@
+//! `countersign manifest`, as a program sees it: files in, text or JSON out, an exit code.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+const GOOD: &str = "[tool]\nname = \"t\"\nversion = \"1.0.0\"\ndescription = \"A tool\"\n\
+    binary = \"tool\"\n\n[args.x]\ntype = \"string\"\nrequired = true\n\n[command]\n\
+    exec = [\"tool\", \"{x}\"]\n\n[output]\n\n[output.schema]\ntype = \"object\"\n";
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {} {}", self.out, self.err))
+    }
+}
+
+fn run(dir: &Path, args: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    let output = command.current_dir(dir).arg("manifest").args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Run { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn plan_accepts_and_rejects_in_the_forms_of_the_format() {
+    let dir = folder(&[("t.clad.toml", GOOD), ("bad.clad.toml", &GOOD.replace("{x}", "{y}"))]);
+    let plan = |file, args| run(dir.path(), &["plan", file, "--args", args, "--json"]);
+    let accepted = plan("t.clad.toml", r#"{"x": "a"}"#);
+    assert_eq!(accepted.code, 0);
+    assert_eq!(
+        accepted.json(),
+        json!({"decision": "accept", "plan": {"argv": ["tool", "--", "a"]}})
+    );
+    for (args, code, arg) in [
+        (r#"{"x": "a;b"}"#, "shell_character", "x"),
+        ("{}", "missing_argument", "x"),
+        (r#"{"x": "a", "y": 1}"#, "unknown_argument", "y"),
+        (r#"{"x": "a", "x": "b"}"#, "duplicate_argument", "x"),
+        (r#"{"x": 1e999}"#, "not_finite", "x"),
+        (r#"{"x": 1e-999}"#, "rounds_to_zero", "x"),
+    ] {
+        let refused = plan("t.clad.toml", args);
+        let found = refused.json();
+        assert_eq!((refused.code, &found["decision"]), (1, &json!("reject")), "{args}");
+        let found = &found["diagnostics"][0];
+        assert_eq!((&found["code"], &found["arg"]), (&json!(code), &json!(arg)), "{args}");
+        assert!(found["message"].is_string());
+    }
+    let broken = plan("bad.clad.toml", r#"{"x": "a"}"#);
+    assert_eq!(broken.code, 1);
+    assert_eq!(broken.json()["diagnostics"][0]["code"], "unknown_placeholder");
+    for args in ["[]", "", "{", "{} {}", "null"] {
+        let unusable = plan("t.clad.toml", args);
+        assert_eq!(unusable.code, 2, "{args}");
+        assert!(unusable.err.contains("--args is no JSON object"), "{}", unusable.err);
+    }
+    assert_eq!(plan("nothing.clad.toml", "{}").code, 2);
+    let text = run(dir.path(), &["plan", "t.clad.toml", "--args", r#"{"x": "a"}"#]);
+    assert_eq!((text.code, text.out.as_str()), (0, "tool -- a\n"));
+}
+
+#[test]
+fn types_and_scope_are_found_beside_the_manifest_or_named() {
+    let typed = GOOD.replace("type = \"string\"", "type = \"host\"");
+    let types = "[types.host]\nbase = \"scope_target\"\nscope_check = true\n";
+    let scope = "[scope]\ndomains = [\"example.com\"]\n";
+    for files in [
+        vec![("t.clad.toml", typed.as_str()), ("toolclad.toml", types), ("scope.toml", scope)],
+        vec![
+            ("t.clad.toml", typed.as_str()),
+            ("toolclad.toml", types),
+            ("scope/scope.toml", scope),
+        ],
+        vec![("t.clad.toml", typed.as_str()), ("a/types", types), ("a/scope", scope)],
+    ] {
+        let dir = folder(&files);
+        let named = ["--types", "a/types", "--scope", "a/scope"];
+        let options: &[&str] = if files[1].0 == "a/types" { &named } else { &[] };
+        let check = run(dir.path(), &[&["check", "t.clad.toml", "--json"], options].concat());
+        assert_eq!((check.code, &check.json()["diagnostics"]), (0, &json!([])), "{}", check.out);
+        for (host, code) in [("example.com", 0), ("evil.com", 1)] {
+            let args = json!({"x": host}).to_string();
+            let plan =
+                run(dir.path(), &[&["plan", "t.clad.toml", "--args", &args], options].concat());
+            assert_eq!(plan.code, code, "{host}: {}{}", plan.out, plan.err);
+        }
+    }
+    let dir =
+        folder(&[("t.clad.toml", &typed), ("toolclad.toml", "[types.host]\nbase = \"hots\"\n")]);
+    let found = run(dir.path(), &["check", ".", "--json"]);
+    let codes: Vec<_> = found.json()["diagnostics"].as_array().unwrap().to_vec();
+    let codes: Vec<_> = codes.iter().map(|d| (d["file"].clone(), d["code"].clone())).collect();
+    assert_eq!(found.code, 1);
+    assert_eq!(
+        json!(codes),
+        json!([["./t.clad.toml", "unknown_type"], ["./toolclad.toml", "unknown_type"]])
+    );
+}
+
+#[test]
+fn check_reports_every_file_in_order_as_text_json_and_sarif() {
+    let dir = folder(&[
+        ("b.clad.toml", GOOD),
+        ("a.clad.toml", &GOOD.replace("\"t\"", "\"T\"")),
+        ("c.clad.toml", &GOOD.replace("\"t\"", "\"u\"").replace("1.0.0", "1")),
+    ]);
+    std::fs::write(dir.path().join("d.clad.toml"), b"\xff").unwrap();
+    let text = run(dir.path(), &["check", "."]);
+    assert_eq!(text.code, 1);
+    let lines: Vec<_> = text.out.lines().map(|l| l.split(':').next().unwrap()).collect();
+    assert_eq!(lines[..3], ["./a.clad.toml", "./c.clad.toml", "./d.clad.toml"]);
+    assert_eq!(lines[3], "4 files, 2 tools, 2 errors, 1 warnings");
+    let json = run(dir.path(), &["check", ".", "--json"]).json();
+    assert_eq!((&json["ok"], &json["tools"]), (&json!(false), &json!(["t", "u"])));
+    let sarif = run(dir.path(), &["check", ".", "--sarif"]);
+    let sarif_json = sarif.json();
+    let first = &sarif_json["runs"][0]["results"][0];
+    assert_eq!((sarif.code, &first["ruleId"]), (1, &json!("bad_name")));
+    let region = &first["locations"][0]["physicalLocation"]["region"];
+    assert_eq!(
+        *region,
+        json!({"startLine": 2, "startColumn": 8, "byteOffset": 14, "byteLength": 3})
+    );
+    assert_eq!(run(dir.path(), &["check", "b.clad.toml"]).code, 0);
+    assert_eq!(run(dir.path(), &["check", "nothing"]).code, 2);
+}
+
+#[test]
+fn the_other_subcommands_do_what_they_say() {
+    let dir = folder(&[("t.clad.toml", GOOD)]);
+    let mcp = run(dir.path(), &["mcp", "t.clad.toml", "--json"]).json();
+    assert_eq!(mcp["inputSchema"]["additionalProperties"], false);
+    let schema = run(dir.path(), &["schema"]).json();
+    assert_eq!(schema["additionalProperties"], false);
+    for (value, code, word) in [("a", 0, "accepted"), ("-a", 1, "leading_dash")] {
+        let found = run(dir.path(), &["explain", "t.clad.toml", "x", value]);
+        assert_eq!(found.code, code);
+        assert!(found.out.contains(word), "{}", found.out);
+    }
+    assert_eq!(run(dir.path(), &["explain", "t.clad.toml", "y", "a"]).code, 2);
+
+    let messy = GOOD.replace("name = ", "name=").replace("[args.x]", "# why\n[args.x]");
+    std::fs::write(dir.path().join("t.clad.toml"), &messy).unwrap();
+    assert_eq!(run(dir.path(), &["fmt", "--check", "."]).code, 1);
+    assert_eq!(run(dir.path(), &["fmt", "."]).code, 0);
+    let text = std::fs::read_to_string(dir.path().join("t.clad.toml")).unwrap();
+    assert_eq!(text, GOOD.replace("[args.x]", "# why\n[args.x]"));
+    assert_eq!(run(dir.path(), &["fmt", "--check", "."]).code, 0);
+}
+
+#[test]
+fn what_is_imported_loads_and_never_writes_over_a_file() {
+    let list = json!({"result": {"tools": [{
+        "name": "read-File", "description": "Read \u{202e} it",
+        "inputSchema": {"properties": {"path": {"type": "string"}, "n": {"type": "integer"}},
+                        "required": ["path"]},
+    }]}});
+    let api = json!({
+        "servers": [{"url": "https://api.example.com/v1"}],
+        "paths": {"/users/{userId}": {"post": {
+            "operationId": "addUser",
+            "parameters": [
+                {"name": "userId", "in": "path", "required": true, "schema": {"type": "integer"}},
+                {"name": "fields", "in": "query", "schema": {"type": "string"}},
+            ],
+            "requestBody": {"content": {"application/json": {"schema": {
+                "properties": {"na{me": {"type": "string"}, "age": {"type": "integer"}},
+            }}}},
+        }}},
+    });
+    let help = "Show things.\nUsage: show [OPTIONS]\n  -n, --number <N>  How many\n  \
+                -q, --quiet       Say less\n      --help  Print help\n";
+    let dir = folder(&[
+        ("list.json", &list.to_string()),
+        ("api.json", &api.to_string()),
+        ("help.txt", help),
+    ]);
+    for args in [
+        vec!["import", "mcp", "--server", "files", "list.json", "--out", "tools"],
+        vec!["import", "openapi", "api.json", "--out", "tools"],
+        vec!["import", "help", "show", "help.txt", "--out", "tools"],
+    ] {
+        let found = run(dir.path(), &args);
+        assert_eq!(found.code, 0, "{args:?}: {}", found.err);
+        assert_eq!(run(dir.path(), &args).code, 2, "{args:?}");
+    }
+    let check = run(dir.path(), &["check", "tools", "--json"]);
+    assert_eq!(check.json()["tools"], json!(["add_user", "read_file", "show"]), "{}", check.out);
+    assert_eq!(check.code, 0);
+    let plan = |tool: &str, args: &Value| {
+        let file = format!("tools/{tool}.clad.toml");
+        let found = run(dir.path(), &["plan", &file, "--args", &args.to_string(), "--json"]);
+        found.json()["plan"].clone()
+    };
+    let upstream = plan("read_file", &json!({"path": "a", "n": 1}));
+    assert_eq!(
+        upstream,
+        json!({"server": "files", "tool": "read-File", "arguments": {"path": "a", "n": 1}})
+    );
+    let request = plan("add_user", &json!({"user_id": 7, "na_me": "x", "age": 3}));
+    assert_eq!(request["url"], "https://api.example.com/v1/users/7");
+    assert_eq!(request["body"], json!(["{\"na{me\":\"x\",\"age\":3}"]));
+    let command = plan("show", &json!({"number": "3", "quiet": true}));
+    assert_eq!(command["argv"], json!(["show", "--number=3", "--quiet"]));
+}

@@ -1,0 +1,440 @@
+//! One hold as it is kept: immutable, shared, and small, for there may be a million.
+
+use std::fmt;
+
+use countersign_core::digest::Digest;
+use countersign_core::hold::{Approver, Claim, HeldAction, HoldKind, HoldPolicy, HoldStatus, Vote};
+use countersign_core::id::{AgentId, ApprovalRequestId};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::sync::Arc;
+use crate::time::rfc3339;
+
+/// Contexts that are deeper than this are kept as they are: read back from text, they would
+/// meet the limit of a JSON reader.
+const MAX_TEXT_DEPTH: usize = 64;
+
+/// What an approver needs to see, as JSON text: a million trees would not fit, and most are
+/// never looked at. Made of a [`Value`], or without one of whatever can be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot(Repr);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Repr {
+    Text(Box<str>),
+    Deep(Box<Value>),
+}
+
+impl Snapshot {
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// When it cannot be written, or is deeper than a reader would follow.
+    pub fn of(context: &impl Serialize) -> Result<Self, serde_json::Error> {
+        let text = serde_json::to_string(context)?;
+        if may_be_deep(&text) {
+            return Ok(Self::from(serde_json::from_str::<Value>(&text)?));
+        }
+        Ok(Self(Repr::Text(text.into())))
+    }
+
+    /// Reads it back.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        match &self.0 {
+            Repr::Text(text) => serde_json::from_str(text).unwrap_or(Value::Null),
+            Repr::Deep(value) => (**value).clone(),
+        }
+    }
+}
+
+impl From<Value> for Snapshot {
+    fn from(value: Value) -> Self {
+        match serde_json::to_string(&value) {
+            Ok(text) if !may_be_deep(&text) || !is_deep(&value, MAX_TEXT_DEPTH) => {
+                Self(Repr::Text(text.into()))
+            }
+            _ => Self(Repr::Deep(Box::new(value))),
+        }
+    }
+}
+
+/// Text with few brackets is not deep; counting them is quick.
+fn may_be_deep(json: &str) -> bool {
+    let brackets = json.bytes().filter(|byte| matches!(byte, b'[' | b'{'));
+    brackets.count() >= MAX_TEXT_DEPTH
+}
+
+/// What is to be held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HoldRequest {
+    /// The approval request that waits; 128 bits nobody can guess.
+    pub id: ApprovalRequestId,
+    /// What kind of action.
+    pub kind: HoldKind,
+    /// One line: what would happen.
+    pub summary: String,
+    /// Which rule asks for a person.
+    pub reason: String,
+    /// What the approver needs to see.
+    pub context_snapshot: Snapshot,
+    /// Milliseconds since the Unix epoch; the time allowed counts from here.
+    pub created_at_millis: u64,
+    /// The exact call an approval would release.
+    pub fingerprint: Option<Digest>,
+    /// The digest of what the approver is shown.
+    pub rendering_digest: Option<Digest>,
+}
+
+/// Other arguments for a held call, planned again by whoever offers them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    /// The call an approval would release from now on.
+    pub fingerprint: Digest,
+    /// The digest of what the approver is shown from now on.
+    pub rendering_digest: Option<Digest>,
+    /// One line: what would happen.
+    pub summary: String,
+    /// What the approver needs to see.
+    pub context_snapshot: Snapshot,
+}
+
+/// Who is looking at a hold, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Who.
+    pub by: Approver,
+    /// Milliseconds since the Unix epoch.
+    pub at_millis: u64,
+    /// Milliseconds since the Unix epoch; from then on the claim is over.
+    pub until_millis: u64,
+}
+
+/// What had happened to a hold when the process ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// The answers on record, the first one first. One whose person has been counted for the
+    /// same call is left out.
+    pub votes: Vec<Vote>,
+    /// The last claim that was not taken back.
+    pub claim: Option<Claimed>,
+    /// How many steps of escalation had been taken.
+    pub escalated: u32,
+}
+
+/// A hold at one moment. Clones share one allocation; what changes makes a new one.
+#[derive(Clone, PartialEq)]
+pub struct Held(Arc<Body>);
+
+#[derive(Clone, PartialEq)]
+struct Body {
+    id: ApprovalRequestId,
+    agent_id: AgentId,
+    created_at_millis: u64,
+    expires_at_millis: u64,
+    /// The summary, the reason, and the context in JSON, one after the other.
+    text: Arc<str>,
+    summary_end: usize,
+    reason_end: usize,
+    more: Option<Box<More>>,
+    fingerprint: Option<Digest>,
+    rendering_digest: Option<Digest>,
+    kind: HoldKind,
+    status: HoldStatus,
+}
+
+/// What most holds do not have.
+#[derive(Clone, Default, PartialEq)]
+struct More {
+    policy: Option<Arc<HoldPolicy>>,
+    votes: Vec<Vote>,
+    claim: Option<Claimed>,
+    edited_from: Option<Digest>,
+    edited: bool,
+    escalated: u32,
+    deep_context: Option<Value>,
+}
+
+struct Text {
+    text: Arc<str>,
+    summary_end: usize,
+    reason_end: usize,
+    deep_context: Option<Value>,
+}
+
+fn is_deep(value: &Value, left: usize) -> bool {
+    match value {
+        _ if left == 0 => true,
+        Value::Array(items) => items.iter().any(|item| is_deep(item, left - 1)),
+        Value::Object(fields) => fields.values().any(|field| is_deep(field, left - 1)),
+        _ => false,
+    }
+}
+
+fn text(summary: &str, reason: &str, context: Snapshot) -> Text {
+    let (context, deep_context) = match context.0 {
+        Repr::Text(text) => (text, None),
+        Repr::Deep(value) => (Box::default(), Some(*value)),
+    };
+    let (summary_end, reason_end) = (summary.len(), summary.len() + reason.len());
+    let mut text = String::with_capacity(reason_end + context.len());
+    [summary, reason, &context].into_iter().for_each(|part| text.push_str(part));
+    Text { text: text.into(), summary_end, reason_end, deep_context }
+}
+
+impl Held {
+    /// A pending hold.
+    #[must_use]
+    pub fn new(
+        agent_id: AgentId,
+        request: HoldRequest,
+        expires_at_millis: u64,
+        policy: Option<Arc<HoldPolicy>>,
+    ) -> Self {
+        let Text { text, summary_end, reason_end, deep_context } =
+            text(&request.summary, &request.reason, request.context_snapshot);
+        let more = (policy.is_some() || deep_context.is_some())
+            .then(|| Box::new(More { policy, deep_context, ..More::default() }));
+        Self(Arc::new(Body {
+            id: request.id,
+            agent_id,
+            created_at_millis: request.created_at_millis,
+            expires_at_millis,
+            text,
+            summary_end,
+            reason_end,
+            more,
+            fingerprint: request.fingerprint,
+            rendering_digest: request.rendering_digest,
+            kind: request.kind,
+            status: HoldStatus::Pending,
+        }))
+    }
+
+    /// The approval request that waits.
+    #[must_use]
+    pub fn id(&self) -> &ApprovalRequestId {
+        &self.0.id
+    }
+
+    /// Who asked.
+    #[must_use]
+    pub fn agent_id(&self) -> &AgentId {
+        &self.0.agent_id
+    }
+
+    /// What kind of action.
+    #[must_use]
+    pub fn kind(&self) -> HoldKind {
+        self.0.kind
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> HoldStatus {
+        self.0.status
+    }
+
+    /// One line: what would happen.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        self.0.text.get(..self.0.summary_end).unwrap_or_default()
+    }
+
+    /// Which rule asks for a person.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        self.0.text.get(self.0.summary_end..self.0.reason_end).unwrap_or_default()
+    }
+
+    /// What the approver needs to see. Read from text at every call.
+    #[must_use]
+    pub fn context_snapshot(&self) -> Value {
+        if let Some(context) = self.more().and_then(|more| more.deep_context.as_ref()) {
+            return context.clone();
+        }
+        let json = self.0.text.get(self.0.reason_end..).unwrap_or_default();
+        serde_json::from_str(json).unwrap_or(Value::Null)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn created_at_millis(&self) -> u64 {
+        self.0.created_at_millis
+    }
+
+    /// Milliseconds since the Unix epoch; from then on silence is a denial.
+    #[must_use]
+    pub fn expires_at_millis(&self) -> u64 {
+        self.0.expires_at_millis
+    }
+
+    /// The exact call an approval would release.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Digest> {
+        self.0.fingerprint
+    }
+
+    /// The digest of what the approver is shown.
+    #[must_use]
+    pub fn rendering_digest(&self) -> Option<Digest> {
+        self.0.rendering_digest
+    }
+
+    /// Whose approvals it takes; `None` when one approver is enough.
+    #[must_use]
+    pub fn policy(&self) -> Option<&HoldPolicy> {
+        self.more()?.policy.as_deref()
+    }
+
+    /// The answers so far, where a policy asks for several.
+    #[must_use]
+    pub fn votes(&self) -> &[Vote] {
+        self.more().map_or(&[], |more| &more.votes)
+    }
+
+    /// The approvals that count: those of the call as it is now.
+    #[must_use]
+    pub fn approvals(&self) -> Vec<&Vote> {
+        self.votes().iter().filter(|vote| vote.approves(self.0.fingerprint)).collect()
+    }
+
+    /// Who is looking at it.
+    #[must_use]
+    pub fn claim(&self) -> Option<&Claimed> {
+        self.more()?.claim.as_ref()
+    }
+
+    /// The fingerprint of the call as it was asked.
+    #[must_use]
+    pub fn asked_fingerprint(&self) -> Option<Digest> {
+        match self.more() {
+            Some(more) if more.edited => more.edited_from,
+            _ => self.0.fingerprint,
+        }
+    }
+
+    /// How many steps of escalation have been taken.
+    #[must_use]
+    pub fn escalated(&self) -> u32 {
+        self.more().map_or(0, |more| more.escalated)
+    }
+
+    /// Milliseconds since the Unix epoch when time alone changes something next.
+    pub(crate) fn due_millis(&self) -> u64 {
+        let claim = self.claim().map(|claim| claim.until_millis);
+        [claim, self.escalates_at()].into_iter().flatten().fold(self.0.expires_at_millis, u64::min)
+    }
+
+    /// Milliseconds since the Unix epoch of the next step of escalation.
+    pub(crate) fn escalates_at(&self) -> Option<u64> {
+        let step = usize::try_from(self.escalated()).ok()?;
+        let after = self.policy()?.escalation().get(step)?.after_ms;
+        Some(self.0.created_at_millis.saturating_add(after))
+    }
+
+    /// How many steps of escalation are open at the time `now`, taken or about to be.
+    pub(crate) fn open_steps(&self, now: u64) -> u32 {
+        let since = now.saturating_sub(self.0.created_at_millis);
+        let open = self.policy().map_or(0, |policy| policy.steps_open(since));
+        open.max(self.escalated())
+    }
+
+    /// As every surface lists it.
+    #[must_use]
+    pub fn to_action(&self) -> HeldAction {
+        let more = self.more();
+        HeldAction {
+            id: self.0.id.clone(),
+            agent_id: self.0.agent_id.clone(),
+            kind: self.0.kind,
+            summary: self.summary().to_owned(),
+            reason: self.reason().to_owned(),
+            context_snapshot: self.context_snapshot(),
+            created_at: rfc3339(self.0.created_at_millis),
+            expires_at: rfc3339(self.0.expires_at_millis),
+            status: self.0.status,
+            fingerprint: self.0.fingerprint,
+            rendering_digest: self.0.rendering_digest,
+            policy: self.policy().cloned(),
+            votes: self.votes().to_vec(),
+            claim: self.claim().map(|claim| Claim {
+                by: claim.by.clone(),
+                at: rfc3339(claim.at_millis),
+                until: rfc3339(claim.until_millis),
+            }),
+            edited_from: more.and_then(|more| more.edited_from),
+            escalated: self.escalated(),
+        }
+    }
+
+    fn more(&self) -> Option<&More> {
+        self.0.more.as_deref()
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut More)) -> Self {
+        let mut body = (*self.0).clone();
+        change(body.more.get_or_insert_default());
+        Self(Arc::new(body))
+    }
+
+    pub(crate) fn carrying(&self, carried: Carried) -> Self {
+        if carried == Carried::default() {
+            return self.clone();
+        }
+        let mut votes: Vec<Vote> = Vec::new();
+        for vote in carried.votes {
+            let same =
+                |other: &Vote| other.fingerprint == vote.fingerprint && other.shares_person(&vote);
+            if !votes.iter().any(same) {
+                votes.push(vote);
+            }
+        }
+        self.changed(|more| {
+            more.votes = votes;
+            more.claim = carried.claim;
+            more.escalated = carried.escalated;
+        })
+    }
+
+    pub(crate) fn with_status(&self, status: HoldStatus) -> Self {
+        Self(Arc::new(Body { status, ..(*self.0).clone() }))
+    }
+
+    pub(crate) fn with_vote(&self, vote: Vote) -> Self {
+        self.changed(|more| more.votes.push(vote))
+    }
+
+    pub(crate) fn with_claim(&self, claim: Option<Claimed>) -> Self {
+        self.changed(|more| more.claim = claim)
+    }
+
+    pub(crate) fn with_escalation(&self) -> Self {
+        self.changed(|more| more.escalated += 1)
+    }
+
+    pub(crate) fn with_edit(&self, edit: Edit) -> Self {
+        let asked = self.asked_fingerprint();
+        let new = text(&edit.summary, self.reason(), edit.context_snapshot);
+        let Self(body) = self.changed(|more| {
+            more.edited_from = asked;
+            more.edited = true;
+            more.deep_context = new.deep_context;
+        });
+        Self(Arc::new(Body {
+            text: new.text,
+            summary_end: new.summary_end,
+            reason_end: new.reason_end,
+            fingerprint: Some(edit.fingerprint),
+            rendering_digest: edit.rendering_digest,
+            ..(*body).clone()
+        }))
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.to_action()).finish()
+    }
+}

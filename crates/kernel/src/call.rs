@@ -1,0 +1,401 @@
+//! Calls as those see them who make them: one that waits can be left and taken up again, and
+//! equal ones share it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_core::digest::Digest;
+use countersign_core::id::{AgentId, ApprovalRequestId, IdempotencyKey, ToolCallId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::govern::Governed;
+use crate::policy::Rule;
+
+/// Ended calls that are kept for whoever sends them again, with and without a key.
+const KEPT: usize = 10_000;
+
+/// How a call is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallOptions {
+    /// Whoever makes the call may go away without calling it off: what is held stays held, and
+    /// what runs after it was held runs to its end. Its outcome is for whoever sends the same
+    /// call again.
+    pub kept: bool,
+    /// Sent again under this key, a call is not made again: its recorded outcome is given.
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Whether whoever makes a call is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Here,
+    /// They went away, and may come back.
+    Left,
+    CalledOff,
+}
+
+/// Who makes a call, as the call sees them. Gone when nobody is there to say anything.
+#[derive(Clone)]
+pub(crate) struct Caller(watch::Receiver<Presence>);
+
+impl Caller {
+    pub(crate) fn presence(&self) -> Presence {
+        match self.0.has_changed() {
+            Err(_) if *self.0.borrow() == Presence::Here => Presence::CalledOff,
+            _ => *self.0.borrow(),
+        }
+    }
+
+    /// Returns when they are not there any more, and how they went.
+    pub(crate) async fn gone(&self) -> Presence {
+        let mut presence = self.0.clone();
+        let _ = presence.wait_for(|presence| *presence != Presence::Here).await;
+        self.presence()
+    }
+}
+
+/// A call on its way.
+///
+/// Dropping it calls it off, unless it is [kept](CallOptions::kept): then it goes on.
+pub struct Call {
+    presence: watch::Sender<Presence>,
+    kept: bool,
+    hold: watch::Receiver<Option<ApprovalRequestId>>,
+    task: JoinHandle<Governed>,
+    _there: watch::Sender<()>,
+}
+
+/// The two ends of a call.
+pub(crate) struct Ends {
+    pub(crate) caller: Caller,
+    pub(crate) hold: watch::Sender<Option<ApprovalRequestId>>,
+    /// Closed when nobody waits any more, whether the call goes on or not.
+    pub(crate) there: watch::Receiver<()>,
+}
+
+impl Call {
+    pub(crate) fn start(kept: bool, run: impl FnOnce(Ends) -> JoinHandle<Governed>) -> Self {
+        let (presence, caller) = watch::channel(Presence::Here);
+        let (hold, held) = watch::channel(None);
+        let (there, gone) = watch::channel(());
+        let task = run(Ends { caller: Caller(caller), hold, there: gone });
+        Self { presence, kept, hold: held, task, _there: there }
+    }
+
+    /// Waits for the outcome. May be dropped and called again before it returned.
+    ///
+    /// # Errors
+    /// When the call broke, which is a fault of the program.
+    pub async fn outcome(&mut self) -> Result<Governed, tokio::task::JoinError> {
+        (&mut self.task).await
+    }
+
+    /// The hold that the call waits for or has waited for: its id, once it is visible.
+    #[must_use]
+    pub fn hold(&self) -> watch::Receiver<Option<ApprovalRequestId>> {
+        self.hold.clone()
+    }
+
+    /// Calls it off, kept or not: a hold that nobody else waits for is cancelled, a tool that
+    /// runs is killed, and both are recorded. The outcome says so.
+    pub fn call_off(&self) {
+        self.presence.send_replace(Presence::CalledOff);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let how = if self.kept { Presence::Left } else { Presence::CalledOff };
+        self.presence.send_if_modified(|presence| {
+            let here = *presence == Presence::Here;
+            if here {
+                *presence = how;
+            }
+            here
+        });
+    }
+}
+
+/// How a shared call ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    /// With this.
+    Governed(Arc<Governed>),
+    /// It was approved when nobody was there. The approval is kept, and whoever comes back
+    /// makes the call with it.
+    Parked,
+}
+
+/// A call that several may wait for.
+pub(crate) struct Shared {
+    question: Option<Rule>,
+    key: (AgentId, Digest),
+    listeners: Mutex<usize>,
+    pub(crate) hold: watch::Sender<Option<ApprovalRequestId>>,
+    end: watch::Sender<Option<End>>,
+    off: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Returns when everybody who waited has called it off.
+    pub(crate) async fn called_off(&self) {
+        let mut off = self.off.subscribe();
+        let _ = off.wait_for(|off| *off).await;
+    }
+
+    pub(crate) fn is_called_off(&self) -> bool {
+        *self.off.borrow()
+    }
+}
+
+/// One who waits for a shared call.
+pub(crate) struct Listener {
+    pub(crate) shared: Arc<Shared>,
+    listening: bool,
+}
+
+impl Listener {
+    /// Waits until the call has ended, or its caller is gone.
+    pub(crate) async fn end(&mut self) -> End {
+        let mut end = self.shared.end.subscribe();
+        // INVARIANT: whoever ends a call says how, and the sender lives in `shared`.
+        let end = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        end.unwrap_or(End::Parked)
+    }
+
+    /// Goes away. `true` when nobody else is left.
+    pub(crate) fn leave(&mut self) -> bool {
+        let mut listeners = lock(&self.shared.listeners);
+        if std::mem::take(&mut self.listening) {
+            *listeners = listeners.saturating_sub(1);
+        }
+        *listeners == 0
+    }
+
+    /// Goes away and calls the call off, unless somebody else still wants it. `true` when it
+    /// is called off.
+    pub(crate) fn call_off(&mut self) -> bool {
+        let alone = self.leave();
+        if alone {
+            self.shared.off.send_replace(true);
+        }
+        alone
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// What is known under an idempotency key.
+enum Keyed {
+    /// Somebody is making the call.
+    Making(watch::Receiver<()>),
+    /// It has been made.
+    Ended(Arc<Governed>),
+    /// It was made before the process started: how it ended is in the journal.
+    Recorded(ToolCallId),
+}
+
+/// The turn to make a call under a key. Dropped without an end, it is somebody else's.
+pub(crate) struct Turn {
+    calls: Arc<Calls>,
+    key: (AgentId, IdempotencyKey),
+    request: Digest,
+    making: watch::Sender<()>,
+    ended: bool,
+}
+
+/// What whoever sends a call under a key finds.
+pub(crate) enum Found {
+    /// Nothing: it is theirs to make.
+    Turn(Turn),
+    /// Another call has this key.
+    Conflict,
+    /// Somebody is making it: look again when this closes.
+    Making(watch::Receiver<()>),
+    Ended(Arc<Governed>),
+    Recorded(ToolCallId),
+}
+
+/// The calls that can be joined.
+#[derive(Default)]
+pub(crate) struct Calls(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    shared: HashMap<(AgentId, Digest), Vec<Arc<Shared>>>,
+    /// Ended with nobody there to hear it, the oldest first, and until when each is kept.
+    unheard: VecDeque<(Arc<Shared>, u64)>,
+    keyed: HashMap<(AgentId, IdempotencyKey), (Digest, Keyed)>,
+    /// The keys whose calls have ended, the oldest first.
+    ended: VecDeque<(AgentId, IdempotencyKey)>,
+}
+
+impl Table {
+    fn forget(&mut self, shared: &Arc<Shared>) {
+        if let Some(of_key) = self.shared.get_mut(&shared.key) {
+            of_key.retain(|other| !Arc::ptr_eq(other, shared));
+            if of_key.is_empty() {
+                self.shared.remove(&shared.key);
+            }
+        }
+    }
+
+    fn prune(&mut self, now: u64) {
+        while let Some((shared, until)) = self.unheard.front() {
+            if *until > now && self.unheard.len() <= KEPT {
+                return;
+            }
+            let shared = Arc::clone(shared);
+            self.unheard.pop_front();
+            self.forget(&shared);
+        }
+    }
+}
+
+impl Calls {
+    /// Waits for the call if it can be joined: the same question about the same call of the
+    /// same agent. If not, the call is the caller's to make, and others can join it: the
+    /// second value says so.
+    pub(crate) fn join(
+        &self,
+        agent_id: &AgentId,
+        fingerprint: Digest,
+        question: &Rule,
+        now: u64,
+    ) -> (Listener, bool) {
+        let mut table = lock(&self.0);
+        table.prune(now);
+        let key = (agent_id.clone(), fingerprint);
+        let of_key = table.shared.entry(key.clone()).or_default();
+        let same = |shared: &&Arc<Shared>| {
+            shared.question.as_ref() == Some(question) && !shared.is_called_off()
+        };
+        if let Some(shared) = of_key.iter().find(same).cloned() {
+            *lock(&shared.listeners) += 1;
+            // Heard, by whoever joins now: the next such call is a new one.
+            if shared.end.borrow().is_some() {
+                table.forget(&shared);
+                table.unheard.retain(|(other, _)| !Arc::ptr_eq(other, &shared));
+            }
+            return (Listener { shared, listening: true }, false);
+        }
+        let shared = Arc::new(Shared {
+            question: Some(question.clone()),
+            key,
+            listeners: Mutex::new(1),
+            hold: watch::Sender::new(None),
+            end: watch::Sender::new(None),
+            off: watch::Sender::new(false),
+        });
+        of_key.push(Arc::clone(&shared));
+        (Listener { shared, listening: true }, true)
+    }
+
+    /// Whether somebody waits for the call, so that its approval may be used. If not, the call
+    /// cannot be joined any more, `park` is called before anybody can look for it again, and
+    /// the call has ended.
+    pub(crate) fn heard_or_parked(&self, shared: &Arc<Shared>, park: impl FnOnce()) -> bool {
+        let mut table = lock(&self.0);
+        if *lock(&shared.listeners) > 0 {
+            return true;
+        }
+        park();
+        table.forget(shared);
+        drop(table);
+        shared.end.send_replace(Some(End::Parked));
+        false
+    }
+
+    /// Ends a shared call. If nobody is there to hear it, it is kept until a time, in
+    /// milliseconds since the Unix epoch.
+    pub(crate) fn end(&self, shared: &Arc<Shared>, governed: Governed, until: u64) {
+        let mut table = lock(&self.0);
+        let unheard = *lock(&shared.listeners) == 0 && !shared.is_called_off();
+        match unheard {
+            true => table.unheard.push_back((Arc::clone(shared), until)),
+            false => table.forget(shared),
+        }
+        drop(table);
+        shared.end.send_replace(Some(End::Governed(Arc::new(governed))));
+    }
+
+    /// Looks a key up, and takes the turn to make the call when nobody has.
+    pub(crate) fn keyed(
+        self: &Arc<Self>,
+        agent_id: &AgentId,
+        key: &IdempotencyKey,
+        request: Digest,
+    ) -> Found {
+        let mut table = lock(&self.0);
+        let key = (agent_id.clone(), key.clone());
+        match table.keyed.get(&key) {
+            Some((other, _)) if *other != request => Found::Conflict,
+            Some((_, Keyed::Making(making))) => Found::Making(making.clone()),
+            Some((_, Keyed::Ended(governed))) => Found::Ended(Arc::clone(governed)),
+            Some((_, Keyed::Recorded(call))) => Found::Recorded(call.clone()),
+            None => {
+                let (making, made) = watch::channel(());
+                table.keyed.insert(key.clone(), (request, Keyed::Making(made)));
+                let calls = Arc::clone(self);
+                Found::Turn(Turn { calls, key, request, making, ended: false })
+            }
+        }
+    }
+
+    /// Takes up what the journal knows of a key.
+    pub(crate) fn recorded(
+        &self,
+        agent_id: AgentId,
+        key: IdempotencyKey,
+        request: Digest,
+        call: ToolCallId,
+    ) {
+        let mut table = lock(&self.0);
+        let key = (agent_id, key);
+        let known = table.keyed.insert(key.clone(), (request, Keyed::Recorded(call)));
+        if known.is_none() {
+            table.keep(key);
+        }
+    }
+}
+
+impl Table {
+    fn keep(&mut self, key: (AgentId, IdempotencyKey)) {
+        self.ended.push_back(key);
+        while self.ended.len() > KEPT {
+            if let Some(oldest) = self.ended.pop_front() {
+                self.keyed.remove(&oldest);
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// What the call came to, for whoever sends it again.
+    pub(crate) fn end(mut self, governed: &Governed) {
+        self.ended = true;
+        let mut table = lock(&self.calls.0);
+        let ended = Keyed::Ended(Arc::new(governed.clone()));
+        table.keyed.insert(self.key.clone(), (self.request, ended));
+        table.keep(self.key.clone());
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.ended {
+            lock(&self.calls.0).keyed.remove(&self.key);
+        }
+        // Whoever waits looks again when `making` goes.
+        let _ = &self.making;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,323 @@
+//! Equal calls: they share one hold and one outcome. And callers that go away and come back.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::{World, args, hooked, seed, settle, start, until, world, world_with};
+use countersign_core::hold::{DecisionKind, HoldStatus};
+use countersign_core::hook::{HookMutationRight as Right, HookPoint, HookResponse};
+use countersign_core::id::IdempotencyKey;
+use countersign_kernel::{Call, CallOptions, Governed};
+use countersign_manifest::EnvelopeStatus;
+use countersign_ports::memory::ManualClock;
+use serde_json::{Value, json};
+
+fn file(name: &str) -> Value {
+    json!({ "file": name })
+}
+
+fn kept(w: &World, tool: &str, arguments: Value) -> Call {
+    let options = CallOptions { kept: true, ..CallOptions::default() };
+    w.kernel.call(&w.run, tool, &args(arguments), options)
+}
+
+fn keyed(w: &World, key: &str, tool: &str, arguments: Value) -> Call {
+    let idempotency_key = Some(IdempotencyKey::new(key).unwrap());
+    w.kernel.call(&w.run, tool, &args(arguments), CallOptions { kept: true, idempotency_key })
+}
+
+fn succeeded(governed: &Governed) -> bool {
+    governed.envelope.status == EnvelopeStatus::Success
+}
+
+fn code(governed: Governed) -> String {
+    governed.denial.unwrap().code
+}
+
+/// The call is held, and whoever made it is gone.
+async fn left(w: &World, arguments: Value) {
+    let call = kept(w, "write", arguments);
+    w.held().await;
+    drop(call);
+    settle().await;
+}
+
+#[tokio::test]
+async fn equal_calls_share_one_hold_and_one_outcome() {
+    for decision in [DecisionKind::Approve, DecisionKind::Deny] {
+        let w = world().await;
+        let first = w.spawn("write", file("a"));
+        w.held().await;
+        // Another run of the same agent, and an equal call without the gateway's noticing.
+        let other = common::new_run(&w.kernel, "agent.a", None).await;
+        let second = w.spawn_in(&other, "write", file("a"));
+        settle().await;
+        assert_eq!((w.kernel.queue().pending().len(), w.requests().await.len()), (1, 1));
+        w.decide(decision, "ada").await.unwrap();
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        assert_eq!(first, second);
+        assert_eq!(succeeded(&first), decision == DecisionKind::Approve);
+        assert_eq!(w.ran(), usize::from(decision == DecisionKind::Approve));
+        // It is over: the next one is a call of its own.
+        let third = w.spawn("write", file("a"));
+        w.held().await;
+        assert_eq!(w.requests().await.len(), 2);
+        third.abort();
+    }
+}
+
+#[tokio::test]
+async fn other_calls_do_not_join() {
+    let w = world().await;
+    let _calls = [w.spawn("write", file("a")), w.spawn("write", file("b"))];
+    let other = common::new_run(&w.kernel, "agent.b", None).await;
+    let _other = w.spawn_in(&other, "write", file("a"));
+    until(async || w.kernel.queue().pending().len() == 3).await;
+}
+
+#[tokio::test]
+async fn who_calls_off_does_not_speak_for_the_others() {
+    let w = world().await;
+    let (first, second) = (w.spawn("write", file("a")), w.spawn("write", file("a")));
+    w.held().await;
+    settle().await;
+    first.abort();
+    settle().await;
+    assert_eq!(w.held().await.status, HoldStatus::Pending);
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    assert!(succeeded(&second.await.unwrap()));
+    // The last one does.
+    let (first, second) = (w.spawn("write", file("b")), w.spawn("write", file("b")));
+    w.held().await;
+    settle().await;
+    first.abort();
+    second.abort();
+    until(async || w.kernel.queue().pending().is_empty()).await;
+    until(async || w.story().await.last().unwrap() == "tool_denied").await;
+    assert_eq!(w.ran(), 1);
+}
+
+#[tokio::test]
+async fn a_hold_never_ends_because_its_caller_did_and_its_approval_is_used_once() {
+    let w = world().await;
+    left(&w, file("a")).await;
+    assert_eq!(w.held().await.status, HoldStatus::Pending);
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    settle().await;
+    assert_eq!(w.ran(), 0, "a call ran that nobody waited for");
+    // Several come back at once.
+    let calls = [kept(&w, "write", file("a")), kept(&w, "write", file("a"))];
+    let mut ids = Vec::new();
+    for mut call in calls {
+        let governed = call.outcome().await.unwrap();
+        assert!(succeeded(&governed), "{governed:?}");
+        ids.push(governed.call_id);
+    }
+    assert_eq!((w.ran(), w.requests().await.len()), (1, 1));
+    assert_eq!(ids[0], ids[1]);
+    let _again = kept(&w, "write", file("a"));
+    w.held().await;
+    assert_eq!((w.ran(), w.requests().await.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn who_comes_back_while_it_is_held_joins() {
+    let w = world().await;
+    left(&w, file("a")).await;
+    let mut again = kept(&w, "write", file("a"));
+    let mut hold = again.hold();
+    let id = hold.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(id, Some(w.held().await.id));
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    assert!(succeeded(&again.outcome().await.unwrap()));
+    assert_eq!((w.ran(), w.requests().await.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_approval_nobody_came_back_for_ends_with_its_own_time() {
+    let w = world().await;
+    left(&w, file("a")).await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    settle().await;
+    // A hold's own clock goes on with real time, by some milliseconds.
+    w.clock.advance(w.kernel.policy().approval_valid_for + Duration::from_secs(60));
+    let _again = kept(&w, "write", file("a"));
+    w.held().await;
+    assert_eq!((w.ran(), w.requests().await.len()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_denial_nobody_heard_is_for_who_comes_back_and_once() {
+    let w = world().await;
+    left(&w, file("a")).await;
+    w.decide(DecisionKind::Deny, "ada").await.unwrap();
+    settle().await;
+    let governed = kept(&w, "write", file("a")).outcome().await.unwrap();
+    let denial = governed.denial.unwrap();
+    assert_eq!((denial.code.as_str(), denial.by.unwrap().id.as_str()), ("approval.denied", "ada"));
+    let _again = kept(&w, "write", file("a"));
+    w.held().await;
+    assert_eq!(w.requests().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_runs_when_its_caller_leaves_runs_to_its_end_and_is_told_to_who_comes_back() {
+    let w = world().await;
+    w.hands.hangs.store(true, Ordering::SeqCst);
+    let call = kept(&w, "write", file("a"));
+    w.held().await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    until(async || w.ran() == 1).await;
+    drop(call);
+    settle().await;
+    assert_eq!(w.hands.dropped.load(Ordering::SeqCst), 0, "it was killed");
+    let mut again = kept(&w, "write", file("a"));
+    settle().await;
+    assert_eq!((w.ran(), w.requests().await.len()), (1, 1));
+    // Called off by the only one who is there now, it is killed.
+    again.call_off();
+    let governed = again.outcome().await.unwrap();
+    assert_eq!(governed.envelope.status, EnvelopeStatus::Error);
+    assert_eq!(w.hands.dropped.load(Ordering::SeqCst), 1);
+    // Under a key, an outcome is told as often as it is asked for.
+    let w = world().await;
+    let call = keyed(&w, "k", "write", file("a"));
+    w.held().await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    until(async || w.story().await.contains(&"tool_result_recorded".to_owned())).await;
+    drop(call);
+    for _ in 0..3 {
+        assert!(succeeded(&keyed(&w, "k", "write", file("a")).outcome().await.unwrap()));
+    }
+    assert_eq!(w.ran(), 1);
+}
+
+#[tokio::test]
+async fn a_call_is_made_once_under_its_key() {
+    let w = world().await;
+    let mut first = keyed(&w, "k", "look", file("a"));
+    let mut same_time = keyed(&w, "k", "look", file("a"));
+    let first = first.outcome().await.unwrap();
+    assert!(succeeded(&first));
+    assert_eq!(same_time.outcome().await.unwrap(), first);
+    assert_eq!(keyed(&w, "k", "look", file("a")).outcome().await.unwrap(), first);
+    assert_eq!(w.ran(), 1);
+    // Another call under a used key is an error, whatever differs.
+    for (tool, arguments) in [("look", file("b")), ("write", file("a"))] {
+        let refused = keyed(&w, "k", tool, arguments).outcome().await.unwrap();
+        assert_eq!(code(refused), "idempotency_key_reused");
+    }
+    // Another key, none, or another agent's is another call.
+    keyed(&w, "l", "look", file("a")).outcome().await.unwrap();
+    w.call("look", file("a")).await;
+    let run = common::new_run(&w.kernel, "agent.b", None).await;
+    let idempotency_key = Some(IdempotencyKey::new("k").unwrap());
+    let options = CallOptions { kept: true, idempotency_key };
+    w.kernel.call(&run, "look", &args(file("a")), options).outcome().await.unwrap();
+    assert_eq!(w.ran(), 4);
+}
+
+#[tokio::test]
+async fn what_could_not_be_recorded_can_be_sent_again_under_its_key() {
+    let w = world().await;
+    w.journal.fails.store(true, Ordering::SeqCst);
+    let refused = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+    assert_eq!(code(refused), "not_recorded");
+    w.journal.fails.store(false, Ordering::SeqCst);
+    assert!(succeeded(&keyed(&w, "k", "look", file("a")).outcome().await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_key_and_its_outcome_outlive_a_restart() {
+    let w = world().await;
+    let first = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+    keyed(&w, "bad", "look", json!({})).outcome().await.unwrap();
+    let denied = keyed(&w, "d", "write", file("a"));
+    w.held().await;
+    w.decide(DecisionKind::Deny, "ada").await.unwrap();
+    drop(denied);
+    settle().await;
+    w.hands.hangs.store(true, Ordering::SeqCst);
+    let _under_way = keyed(&w, "u", "look", file("u"));
+    until(async || w.ran() == 2).await;
+    let held = keyed(&w, "h", "write", file("h"));
+    w.held().await;
+    drop(held);
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, seed(2)).await;
+    let again = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+    assert_eq!((&again.call_id, again.envelope.status), (&first.call_id, first.envelope.status));
+    assert_eq!(again.envelope.results, first.envelope.results);
+    assert_eq!(again.envelope.output_hash, first.envelope.output_hash);
+    let refused = keyed(&w, "k", "look", file("b")).outcome().await.unwrap();
+    assert_eq!(code(refused), "idempotency_key_reused");
+    let denied = keyed(&w, "d", "write", file("a")).outcome().await.unwrap();
+    assert_eq!(code(denied), "approval.denied");
+    let bad = keyed(&w, "bad", "look", json!({})).outcome().await.unwrap();
+    assert_eq!(code(bad), "bad_arguments");
+    // It may have run: nobody knows, and it is not run again.
+    let unknown = keyed(&w, "u", "look", file("u")).outcome().await.unwrap();
+    assert_eq!(code(unknown), "outcome_unknown");
+    assert_eq!(w.ran(), 0);
+    // What was held is joined.
+    let mut held = keyed(&w, "h", "write", file("h"));
+    settle().await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    assert!(succeeded(&held.outcome().await.unwrap()));
+    assert_eq!(w.requests().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_rewritten_result_is_told_as_rewritten_after_a_restart() {
+    let less = json!({"text": "less"});
+    let patch = countersign_core::hook::ToolResultPatch {
+        redacted_summary: "less".into(),
+        replacement: Some(less.clone()),
+    };
+    let spec = common::blocking("h", HookPoint::AfterToolCall, &[Right::RewriteToolResult]);
+    let hook = common::answers(spec, HookResponse::RewriteToolResult(patch));
+    let w = world_with(hooked(vec![hook])).await;
+    let first = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+    assert_eq!(first.envelope.results, less);
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, seed(2)).await;
+    let again = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+    assert_eq!(again.envelope.results, less);
+    assert_eq!(again.envelope.output_hash, first.envelope.output_hash);
+}
+
+#[tokio::test]
+async fn a_decision_made_while_nobody_is_there_is_used_once_after_a_restart_too() {
+    let w = world().await;
+    left(&w, file("a")).await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    settle().await;
+    let journal = common::cut(&w.journal, usize::MAX).await;
+    let w = start(journal, Arc::new(ManualClock::at(1_000_001)), seed(2)).await;
+    assert_eq!(w.found.unused_approvals, 1);
+    let governed = kept(&w, "write", file("a")).outcome().await.unwrap();
+    assert!(succeeded(&governed));
+    let _again = kept(&w, "write", file("a"));
+    w.held().await;
+    assert_eq!((w.ran(), w.requests().await.len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_panic_in_a_shared_call_is_told_to_all_who_wait() {
+    let w = world().await;
+    w.hands.panics.store(true, Ordering::SeqCst);
+    let calls = [w.spawn("write", file("a")), w.spawn("write", file("a"))];
+    w.held().await;
+    settle().await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    for call in calls {
+        let governed = tokio::time::timeout(Duration::from_secs(20), call).await;
+        assert_eq!(governed.unwrap().unwrap().envelope.status, EnvelopeStatus::Error);
+    }
+    assert_eq!(w.ran(), 1);
+}

@@ -1,0 +1,84 @@
+//! The arguments of a call as text: JSON read without losing what makes a value hostile.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::diagnostic::excerpt;
+use crate::plan::ArgProblem;
+
+/// Why a text gives no arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArgumentsError {
+    /// It is no JSON object.
+    Syntax(String),
+    /// It is one, and JSON itself would hide what is wrong with these: an argument that is there
+    /// twice, a number that becomes infinite or zero.
+    Refused(Vec<ArgProblem>),
+}
+
+/// Reads a JSON object.
+///
+/// # Errors
+/// See [`ArgumentsError`].
+pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, ArgumentsError> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let members = reader
+        .deserialize_map(Members)
+        .and_then(|members| reader.end().map(|()| members))
+        .map_err(|error| ArgumentsError::Syntax(error.to_string()))?;
+    let mut found = Map::new();
+    let mut problems = Vec::new();
+    let mut names = BTreeSet::new();
+    for (name, raw) in members {
+        let refused = |code, message: &str| ArgProblem {
+            code,
+            arg: excerpt(&name),
+            message: message.to_owned(),
+        };
+        if !names.insert(name.clone()) {
+            problems.push(refused("duplicate_argument", "is given twice"));
+            continue;
+        }
+        let raw = raw.get();
+        let number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        if number && raw.parse().is_ok_and(f64::is_infinite) {
+            problems.push(refused("not_finite", "is too large for a number"));
+            continue;
+        }
+        let mantissa = raw.split(['e', 'E']).next().unwrap_or_default();
+        let nonzero = mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b));
+        if number && nonzero && raw.parse() == Ok(0.0) {
+            problems.push(refused("rounds_to_zero", "is too close to zero"));
+            continue;
+        }
+        match serde_json::from_str(raw) {
+            Ok(value) => {
+                found.insert(name, value);
+            }
+            Err(error) => return Err(ArgumentsError::Syntax(error.to_string())),
+        }
+    }
+    if problems.is_empty() { Ok(found) } else { Err(ArgumentsError::Refused(problems)) }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(String, Box<RawValue>)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            found.push(member);
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,140 @@
+//! Manifests to begin with, from what a tool says about itself. What comes in is untrusted: every
+//! text is quoted, every name made one, and what has no counterpart is left as a comment.
+
+mod help;
+mod mcp;
+mod openapi;
+
+pub use help::import_help;
+pub use mcp::import_mcp;
+pub use openapi::import_openapi;
+
+use countersign_core::text::visible;
+use serde_json::Value;
+
+/// A manifest to edit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// Such as `read_file.clad.toml`; no folder in it.
+    pub file: String,
+    /// It loads without errors.
+    pub text: String,
+}
+
+/// Most arguments that are taken over; a tool with more is one to write by hand.
+const MAX_ARGS: usize = 64;
+
+/// A name of the format out of any text: `getUser-v2` becomes `get_user_v2`.
+fn name(text: &str, taken: &[String], otherwise: &str) -> String {
+    let mut out = String::new();
+    let mut lower = false;
+    for c in text.chars() {
+        if c.is_ascii_uppercase() && lower {
+            out.push('_');
+        }
+        lower = c.is_ascii_lowercase() || c.is_ascii_digit();
+        if c.is_ascii_alphanumeric() {
+            out.push(c.to_ascii_lowercase());
+        } else if !out.is_empty() && !out.ends_with('_') {
+            out.push('_');
+        }
+    }
+    let out: String = out.trim_matches('_').chars().take(56).collect();
+    let base = match out.bytes().next() {
+        None => otherwise.to_owned(),
+        Some(b) if b.is_ascii_digit() => format!("{otherwise}_{out}"),
+        Some(_) => out,
+    };
+    let mut name = base.clone();
+    let mut number = 2;
+    while taken.contains(&name) {
+        name = format!("{base}_{number}");
+        number += 1;
+    }
+    name
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml_edit::Value::from(text).to_string().trim().to_owned()
+}
+
+/// One line a person can look at, of at most 300 characters.
+fn line(text: &str) -> String {
+    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = visible(&text).into_owned();
+    let mut out: String = text.chars().take(300).collect();
+    if out.len() < text.len() {
+        out.push('…');
+    }
+    out
+}
+
+fn described(text: Option<&str>, otherwise: &str) -> String {
+    let text = text.map(line).unwrap_or_default();
+    if text.is_empty() { otherwise.to_owned() } else { text }
+}
+
+/// The `[args.NAME]` table of a JSON Schema property, and whether it could be expressed.
+fn arg(name: &str, schema: &Value, required: bool) -> (String, bool) {
+    let mut out = format!("\n[args.{name}]\n");
+    let kind = match schema.get("type") {
+        Some(Value::String(kind)) => kind.as_str(),
+        Some(Value::Array(kinds)) => {
+            kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null").unwrap_or("")
+        }
+        _ => "",
+    };
+    let words = schema
+        .get("enum")
+        .and_then(Value::as_array)
+        .map(|words| words.iter().filter_map(Value::as_str).map(quoted).collect::<Vec<_>>());
+    let whole = |key: &str| schema.get(key).and_then(Value::as_i64);
+    let number = |key: &str| schema.get(key).and_then(Value::as_f64);
+    let mut expressed = true;
+    match (kind, words) {
+        (_, Some(words)) if !words.is_empty() => {
+            out.push_str(&format!("type = \"enum\"\nallowed = [{}]\n", words.join(", ")));
+        }
+        ("integer", _) => {
+            out.push_str("type = \"integer\"\n");
+            let crossed = matches!((whole("minimum"), whole("maximum")), (Some(a), Some(b)) if a > b);
+            for (key, bound) in [("min", whole("minimum")), ("max", whole("maximum"))] {
+                if let Some(bound) = bound.filter(|_| !crossed) {
+                    out.push_str(&format!("{key} = {bound}\n"));
+                }
+            }
+        }
+        ("number", _) => {
+            out.push_str("type = \"number\"\n");
+            let (low, high) = (number("minimum"), number("maximum"));
+            let crossed = matches!((low, high), (Some(a), Some(b)) if a > b);
+            for (key, bound) in [("min_float", low), ("max_float", high)] {
+                if let Some(bound) = bound.filter(|_| !crossed) {
+                    out.push_str(&format!("{key} = {bound:?}\n"));
+                }
+            }
+        }
+        ("boolean", _) => out.push_str("type = \"boolean\"\n"),
+        ("string" | "", _) => out.push_str(match schema.get("format").and_then(Value::as_str) {
+            Some("uri" | "url") => "type = \"url\"\n",
+            Some("ipv4" | "ipv6") => "type = \"ip_address\"\n",
+            _ => "type = \"string\"            # `literal_text` for text with spaces, quotes, lines\n",
+        }),
+        _ => {
+            expressed = false;
+            out.push_str(&format!(
+                "# The schema wants: {}. Values here are text, numbers and booleans.\n",
+                line(kind)
+            ));
+            out.push_str("type = \"literal_text\"\n");
+        }
+    }
+    if required {
+        out.push_str("required = true\n");
+    }
+    if let Some(text) = schema.get("description").and_then(Value::as_str) {
+        out.push_str(&format!("description = {}\n", quoted(&line(text))));
+    }
+    (out, expressed)
+}

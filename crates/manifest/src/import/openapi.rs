@@ -1,0 +1,172 @@
+//! OpenAPI 3 in JSON.
+
+use serde_json::Value;
+
+use super::{Imported, MAX_ARGS, arg, described, line, name, quoted};
+
+const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
+
+/// Makes a manifest of each operation of an OpenAPI 3 document. References inside the document
+/// are followed once.
+///
+/// # Errors
+/// Says why, when the document is not JSON, has no paths, or names no server with a fixed http or
+/// https address.
+pub fn import_openapi(json: &str) -> Result<Vec<Imported>, String> {
+    let document: Value = serde_json::from_str(json)
+        .map_err(|e| format!("no JSON: {e}; a YAML document has to be converted first"))?;
+    let paths = document.get("paths").and_then(Value::as_object).ok_or("it has no `paths`")?;
+    let server = document.pointer("/servers/0/url").and_then(Value::as_str).unwrap_or_default();
+    let server = url::Url::parse(server)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.username().is_empty())
+        .filter(|_| !server.contains(['{', '}']))
+        .ok_or("its first server has no fixed address of http or https")?;
+    let mut taken = Vec::new();
+    let mut found = Vec::new();
+    for (path, item) in paths {
+        for method in METHODS {
+            let Some(operation) = item.get(method) else { continue };
+            let id = operation.get("operationId").and_then(Value::as_str);
+            let tool = name(id.unwrap_or(&format!("{method} {path}")), &taken, "call");
+            if let Some(text) = manifest(&document, &server, path, item, method, operation, &tool) {
+                found.push(Imported { file: format!("{tool}.clad.toml"), text });
+                taken.push(tool);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// `None` for a path that no fixed text can stand for.
+fn manifest(
+    document: &Value,
+    server: &url::Url,
+    path: &str,
+    item: &Value,
+    method: &str,
+    operation: &Value,
+    tool: &str,
+) -> Option<String> {
+    let text = |key: &str| operation.get(key).and_then(Value::as_str);
+    let description = described(text("summary").or_else(|| text("description")), tool);
+    let reads = matches!(method, "get" | "head" | "options");
+    let (tier, approval) = if reads { ("low", "false") } else { ("medium", "true") };
+    let mut out = format!(
+        "# Imported: read every line. If the server asks for a key, add it as a header:\n\
+         # headers = {{ Authorization = \"Bearer {{_secret:NAME}}\" }}\n\n\
+         [tool]\nname = {}\nversion = \"0.1.0\"\ndescription = {}\nrisk_tier = \"{tier}\"\n\
+         human_approval = {approval}\nnetwork_egress = true\n",
+        quoted(tool),
+        quoted(&description),
+    );
+    let mut taken: Vec<String> = Vec::new();
+    let mut route = path.to_owned();
+    let mut query: Vec<String> = Vec::new();
+    let mut headers: Vec<String> = Vec::new();
+    let parameters = [item.get("parameters"), operation.get("parameters")];
+    for parameter in parameters.into_iter().flatten().filter_map(Value::as_array).flatten() {
+        let parameter = follow(document, parameter);
+        let (Some(field), Some(place)) = (
+            parameter.get("name").and_then(Value::as_str),
+            parameter.get("in").and_then(Value::as_str),
+        ) else {
+            continue;
+        };
+        if taken.len() == MAX_ARGS {
+            out.push_str(&format!("# Left out, one of too many: {}\n", line(field)));
+            continue;
+        }
+        let key = format!("{{{field}}}");
+        let arg_name = name(field, &taken, "arg");
+        match place {
+            "path" if route.contains(&key) => {
+                route = route.replace(&key, &format!("\u{1}{arg_name}\u{2}"));
+            }
+            "query" => query.push(format!("{}={{{arg_name}}}", encoded(field))),
+            "header" if token(field) => {
+                headers.push(format!("{} = \"{{{arg_name}}}\"", quoted(field)));
+            }
+            _ => {
+                out.push_str(&format!("# Left out: {} in {}\n", line(field), line(place)));
+                continue;
+            }
+        }
+        let empty = Value::Null;
+        let schema = follow(document, parameter.get("schema").unwrap_or(&empty));
+        let required = place == "path" || parameter.get("required") == Some(&Value::Bool(true));
+        let schema = scalar(schema);
+        out.push_str(&arg(&arg_name, &schema, required).0);
+        taken.push(arg_name);
+    }
+    let body = operation
+        .pointer("/requestBody/content/application~1json/schema")
+        .map(|schema| follow(document, schema));
+    let mut members = Vec::new();
+    let properties = body.and_then(|body| body.get("properties")).and_then(Value::as_object);
+    for (field, schema) in properties.into_iter().flatten().take(MAX_ARGS) {
+        let required = body.and_then(|body| body.get("required")).and_then(Value::as_array);
+        let required = required.is_some_and(|names| names.iter().any(|n| n == field.as_str()));
+        let arg_name = name(field, &taken, "arg");
+        out.push_str(&arg(&arg_name, follow(document, schema), required).0);
+        let key = Value::from(field.as_str()).to_string().replace('{', "{{").replace('}', "}}");
+        members.push(format!("{key}: {{{arg_name}}}"));
+        taken.push(arg_name);
+    }
+    let route: String = route
+        .chars()
+        .map(|c| match c {
+            '\u{1}' => '{',
+            '\u{2}' => '}',
+            '{' | '}' => '\u{3}',
+            c => c,
+        })
+        .collect();
+    if route.contains(['\u{3}', '#', '?', '\\']) || route.chars().any(char::is_whitespace) {
+        return None;
+    }
+    let base = server.as_str().trim_end_matches('/');
+    let mut url = format!("{base}{route}");
+    if !query.is_empty() {
+        url.push_str(&format!("?{}", query.join("&")));
+    }
+    out.push_str(&format!(
+        "\n[http]\nmethod = \"{}\"\nurl = {}\n",
+        method.to_uppercase(),
+        quoted(&url)
+    ));
+    if !members.is_empty() {
+        // Braces of the document are doubled, so that only names are holes.
+        let body = format!("{{{{{}}}}}", members.join(", "));
+        out.push_str(&format!("body_template = {}\n", quoted(&body)));
+    }
+    if !headers.is_empty() {
+        out.push_str(&format!("\n[http.headers]\n{}\n", headers.join("\n")));
+    }
+    out.push_str("\n[output]\nformat = \"json\"\n\n[output.schema]\ntype = \"object\"\n");
+    Some(out)
+}
+
+/// A list or object as text, which the author has to look at.
+fn scalar(schema: &Value) -> Value {
+    match schema.get("type").and_then(Value::as_str) {
+        Some("array" | "object") => serde_json::json!({"type": "string"}),
+        _ => schema.clone(),
+    }
+}
+
+fn follow<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    let reference = value.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
+    reference.and_then(|pointer| document.pointer(pointer)).unwrap_or(value)
+}
+
+fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+fn token(text: &str) -> bool {
+    let reserved = ["host", "content-type", "content-length", "connection", "authorization"];
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !reserved.contains(&text.to_ascii_lowercase().as_str())
+}

@@ -1,0 +1,99 @@
+//! Which programs a command may start.
+
+use std::ops::Range;
+
+use crate::diagnostic::{Report, excerpt};
+use crate::fields::At;
+
+/// What `[tool]` says about the program.
+#[derive(Clone, Copy)]
+pub(crate) struct Program<'a> {
+    pub(crate) binary: Option<&'a At<&'a str>>,
+    pub(crate) allow_interpreter: bool,
+}
+
+/// Programs that run text, or start whatever they are told to.
+#[rustfmt::skip]
+const INTERPRETERS: &[&str] = &[
+    // Shells.
+    "sh", "bash", "rbash", "dash", "ash", "sash", "zsh", "ksh", "mksh", "oksh", "yash", "fish",
+    "csh", "tcsh", "elvish", "nu", "xonsh", "osh", "busybox", "toybox", "pwsh", "powershell", "cmd",
+    "wscript", "cscript", "osascript",
+    // Languages.
+    "python", "pypy", "ipython", "perl", "ruby", "jruby", "irb", "node", "nodejs", "deno", "bun",
+    "tsx", "ts-node", "npx", "bunx", "uvx", "pipx", "php", "lua", "luajit", "awk", "gawk", "mawk",
+    "nawk", "tclsh", "wish", "expect", "rscript", "julia", "guile", "racket", "sbcl", "clojure",
+    "groovy", "scala", "jshell", "ghci", "runghc", "elixir", "iex", "erl", "escript", "ocaml",
+    "swipl", "octave", "raku", "gdb", "lldb",
+    // What starts another program.
+    "env", "xargs", "sudo", "doas", "pkexec", "su", "runuser", "setpriv", "capsh", "chroot",
+    "unshare", "nsenter", "bwrap", "firejail", "fakeroot", "proot", "ssh", "nohup", "setsid",
+    "timeout", "nice", "ionice", "chrt", "taskset", "prlimit", "flock", "stdbuf", "unbuffer",
+    "rlwrap", "time", "watch", "entr", "script", "screen", "tmux", "parallel", "strace", "ltrace",
+    "systemd-run", "start-stop-daemon", "at", "batch",
+    // Editors that do.
+    "vim", "vi", "nvim", "ex", "ed", "emacs",
+];
+
+/// `program` is the first element of the command, if it is fixed text.
+pub(crate) fn check(
+    program: Option<&str>,
+    span: &Range<usize>,
+    declared: Program<'_>,
+    report: &mut Report,
+) {
+    let Some(program) = program else {
+        let message = "the program must be fixed text, without placeholders";
+        report.error("program_not_fixed", span, message);
+        return;
+    };
+    let base = base_name(program);
+    if let Some(binary) = declared.binary
+        && base_name(binary.value) != base
+    {
+        let (program, binary) = (excerpt(program), excerpt(binary.value));
+        let message = format!("the command starts `{program}`, but `binary` is `{binary}`");
+        report.error("program_not_binary", span, message);
+    }
+    interpreter(program, span, declared, report);
+}
+
+/// The program of the escape hatch. It stands for `binary`, and need not have its name.
+pub(crate) fn executor(executor: &At<&str>, declared: Program<'_>, report: &mut Report) -> String {
+    let text = executor.value;
+    if text.trim().is_empty() {
+        report.error("empty_value", &executor.span, "`executor` must not be empty");
+    } else if text.contains(['{', '}', '\0']) {
+        let message = "the program must be fixed text, without placeholders";
+        report.error("program_not_fixed", &executor.span, message);
+    } else {
+        interpreter(text, &executor.span, declared, report);
+    }
+    text.to_owned()
+}
+
+fn interpreter(program: &str, span: &Range<usize>, declared: Program<'_>, report: &mut Report) {
+    let base = base_name(program);
+    if is_interpreter(base) && !declared.allow_interpreter {
+        let message = format!("`{}` runs what it is given", excerpt(base));
+        report
+            .error("interpreter", span, message)
+            .fix("start the program itself, or write `allow_interpreter = true`");
+    }
+    if program.contains('/') && !program.starts_with('/') {
+        let message = "a program beneath the tool's root may be replaced by other tools";
+        report.warn("relative_program", span, message).fix("write an absolute path");
+    }
+}
+
+fn base_name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+/// Also `python3.12`, `Rscript`, `bash.exe`.
+fn is_interpreter(base: &str) -> bool {
+    let name = base.to_ascii_lowercase();
+    let name = name.strip_suffix(".exe").unwrap_or(&name);
+    let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
+    INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare)
+}

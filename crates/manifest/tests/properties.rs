@@ -1,0 +1,186 @@
+//! What holds for every text and every value. `cargo xtask fuzz` runs these with many cases.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod common;
+
+use countersign_core::plan::{Piece, Plan};
+use countersign_manifest::{
+    Manifest, Severity, format, import_help, import_mcp, import_openapi, parse_arguments,
+};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+const HOSTILE: &str = "[ -~\\n\\t'\"\\\\;{}$`|&<>\\u{0}\\u{202e}\\u{200b}é日./:%-]{0,24}";
+const PIECE: &str = "[\\[\\]{}'\"=.a-z_\\\\\\n\\t0-9é#,-]{0,12}";
+
+const TYPES: [&str; 17] = [
+    "type = \"string\"\nallow_leading_dash = true\nallow_whitespace = true\nallow_at = true",
+    "type = \"literal_text\"",
+    "type = \"integer\"\nallow_leading_dash = true",
+    "type = \"number\"\nallow_leading_dash = true",
+    "type = \"port\"",
+    "type = \"boolean\"",
+    "type = \"enum\"\nallowed = [\"a b\", \"-x\"]",
+    "type = \"scope_target\"\nallow_any = true\nallow_internal = true",
+    "type = \"url\"\nallow_internal = true",
+    "type = \"path\"\nallow_whitespace = true",
+    "type = \"credential_file\"",
+    "type = \"ip_address\"",
+    "type = \"cidr\"\nallow_any = true",
+    "type = \"duration\"",
+    "type = \"regex_match\"\npattern = \".*\"",
+    "type = \"msf_options\"",
+    "type = \"agent_summary\"",
+];
+
+/// Valid texts of every backend to begin from.
+fn corpus() -> Vec<String> {
+    let file = include_str!("../../../fixtures/manifest/accept/manifests.ndjson");
+    let text = |line: &str| {
+        let case: Value = serde_json::from_str(line).unwrap();
+        case["text"].as_str().unwrap().to_owned()
+    };
+    file.lines().map(text).collect()
+}
+
+fn edited(at: usize, len: usize, file: usize, piece: &str) -> String {
+    let texts = corpus();
+    let mut text = texts[file % texts.len()].replace("\n[", "   # note\n\n\n  # head\n[");
+    let floor = |text: &str, mut at: usize| {
+        at = at.min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let (start, end) = (floor(&text, at), floor(&text, at + len));
+    text.replace_range(start..end, piece);
+    text
+}
+
+fn call(values: &[(&str, &str)]) -> Map<String, Value> {
+    values.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
+}
+
+proptest! {
+    /// Whatever the type, an accepted value neither adds nor removes nor moves an element, and
+    /// equal calls have equal plans.
+    #[test]
+    fn a_value_of_any_type_stays_in_its_element(ty in 0usize..17, value in HOSTILE) {
+        let manifest = common::manifest(&format!(
+            "[args.a]\ntype = \"string\"\n[args.x]\n{}\n[args.z]\ntype = \"string\"\n[command]\n\
+             exec = [\"tool\", \"--a={{a}}\", \"{{x}}\", \"mid\", \"{{z}}\"]\nend_of_options = \"\"",
+            TYPES[ty],
+        ));
+        let args = call(&[("a", "1"), ("x", &value), ("z", "2")]);
+        if let Ok(planned) = manifest.plan(&args) {
+            let argv = common::argv(&planned);
+            prop_assert_eq!(argv.len(), 5);
+            let others = [&argv[0], &argv[1], &argv[3], &argv[4]];
+            prop_assert_eq!(others, ["tool", "--a=1", "mid", "2"]);
+            prop_assert!(!argv[2].contains('\0'));
+            prop_assert_eq!(manifest.plan(&args), Ok(planned));
+        }
+    }
+
+    /// A value cannot change where a request goes, nor add a segment, a pair, a header or a
+    /// member.
+    #[test]
+    fn a_value_stays_in_its_place_of_a_request(value in HOSTILE, summary in HOSTILE) {
+        let text = "[tool]\nname = \"t\"\nversion = \"1.0.0\"\ndescription = \"d\"\n\
+            [args.p]\ntype = \"string\"\nrequired = true\nallow_leading_dash = true\n\
+            [args.s]\ntype = \"agent_summary\"\n[args.l]\ntype = \"literal_text\"\n[http]\n\
+            method = \"POST\"\nurl = \"https://a.example/v1/{p}/end?q={s}&r={p}\"\n\
+            body_template = '{\"l\": \"{l}\", \"s\": [\"{s}\"]}'\n\
+            headers = { A = \"{s}\", B = \"{_secret:k}\" }\n[output]\nschema = {}\n";
+        let (manifest, found) = Manifest::parse("t.clad.toml", text);
+        let manifest = manifest.unwrap_or_else(|| panic!("{found:?}"));
+        let calls = [
+            call(&[("p", &value), ("s", "a"), ("l", "a")]),
+            call(&[("p", "a"), ("s", &summary), ("l", "a")]),
+            call(&[("p", "a"), ("s", "a"), ("l", &value)]),
+        ];
+        for args in calls {
+            let Ok(planned) = manifest.plan(&args) else { continue };
+            let Plan::Http(plan) = planned.plan else { panic!() };
+            let url = url::Url::parse(&plan.url).unwrap();
+            prop_assert_eq!(url.as_str(), &plan.url);
+            prop_assert_eq!(url.host_str(), Some("a.example"));
+            let segments: Vec<_> = url.path_segments().unwrap().collect();
+            prop_assert_eq!((segments.len(), segments[0], segments[2]), (3, "v1", "end"));
+            prop_assert_eq!(url.query_pairs().count(), 2);
+            prop_assert_eq!(plan.headers.len(), 3);
+            for header in &plan.headers {
+                for piece in &header.value {
+                    if let Piece::Text(text) = piece {
+                        prop_assert!(!text.contains(['\r', '\n']));
+                    }
+                }
+            }
+            let Some([Piece::Text(body)]) = plan.body.as_deref() else { panic!() };
+            let body: Value = serde_json::from_str(body).unwrap();
+            prop_assert_eq!(&body["l"], &args["l"]);
+            prop_assert_eq!(&body, &json!({"l": args["l"], "s": [args["s"]]}));
+        }
+    }
+
+    /// Any text is a manifest or has an error, whatever stands in it.
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC{0,300}") {
+        let (manifest, found) = Manifest::parse("t.clad.toml", &text);
+        prop_assert!(manifest.is_some() || found.iter().any(|d| d.severity == Severity::Error));
+        let _ = parse_arguments(&text);
+        let _ = format(&text);
+        let _ = import_mcp(&text, "s");
+        let _ = import_openapi(&text);
+        let _ = import_help(&text, "tool");
+    }
+
+    /// Valid manifests with one piece replaced reach deeper than noise does. Laying one out
+    /// changes neither what it says nor what is found in it.
+    #[test]
+    fn an_edit_is_read_or_refused_and_layout_keeps_its_meaning(
+        file in 0usize..100, at in 0usize..1200, len in 0usize..30, piece in PIECE,
+    ) {
+        let text = edited(at, len, file, &piece);
+        let codes = common::codes(&text);
+        let Ok(before) = text.parse::<toml::Table>() else { return Ok(()) };
+        let laid_out = format(&text).unwrap();
+        let after: toml::Table = laid_out.parse().unwrap_or_else(|e| panic!("{e}\n{laid_out}"));
+        prop_assert_eq!(before, after, "{}\n---\n{}", text, laid_out);
+        let again = format(&laid_out).unwrap();
+        prop_assert!(again == laid_out, "{text}\n--- once\n{laid_out}\n--- twice\n{again}");
+        prop_assert_eq!(common::codes(&laid_out), codes);
+        let comments = |text: &str| text.matches('#').count();
+        prop_assert_eq!(comments(&text), comments(&laid_out));
+    }
+
+    /// Whatever a server says of its tools, the manifest made of it loads.
+    #[test]
+    fn an_imported_tool_loads(
+        name in "\\PC{1,12}", field in "\\PC{1,12}", text in "\\PC{0,40}", kind in "[a-z]{0,8}",
+        required in any::<bool>(),
+    ) {
+        let property = json!({"type": kind, "description": text, "enum": [field, text]});
+        let list = json!({"tools": [{"name": name, "description": text, "inputSchema": {
+            "type": "object",
+            "properties": {
+                field.clone(): property, "n": {"type": "integer", "minimum": 3, "maximum": 2},
+                "list": {"type": "array"}, "x": {"type": "number", "minimum": -0.5},
+            },
+            "required": if required { vec![field] } else { vec![] },
+        }}]});
+        for one in import_mcp(&list.to_string(), "up").unwrap() {
+            let (manifest, found) = Manifest::parse(&one.file, &one.text);
+            let hidden = found.iter().any(|d| d.code == "bad_allowed" || d.code == "empty_value");
+            prop_assert!(manifest.is_some() || hidden, "{}\n{:?}", one.text, found);
+            prop_assert!(!one.file.contains(['/', '\\']));
+        }
+    }
+}

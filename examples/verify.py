@@ -1,0 +1,787 @@
+#!/usr/bin/env python3
+"""Verifies what Countersign signed, without Countersign: bundles, receipts and critic chains.
+
+    verify.py log log.bundle --key "$(cat log.pub)" [--checkpoint kept.txt]
+    verify.py receipt receipt.json --key "$(cat log.pub)"
+    verify.py critic chain.json --key 64HEX [--anchor anchor.json] [--chain-id ID]
+    verify.py cases fixtures/audit/attacks/v1/*.ndjson
+
+Needs Python 3.10 and the package `cryptography`. Exit code 0: whole; 1: broken; 2: unusable.
+The formats are in docs/bundle-format.md and docs/critic-chains.md.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import sys
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+class Unusable(Exception):
+    """What was given is not of the form it should have."""
+
+
+class Broken(Exception):
+    """A rule does not hold: its word, and where."""
+
+
+# ---- JSON, strictly ---------------------------------------------------------------------------
+
+
+def pairs_once(pairs):
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Unusable("a key stands there twice")
+    return found
+
+
+def no_constant(text):
+    raise Unusable(f"{text} is no JSON")
+
+
+def finite(text):
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise Unusable(f"{text} is out of range")
+    return number
+
+
+def integer(text):
+    return -0.0 if text == "-0" else int(text)
+
+
+def parse(data):
+    try:
+        text = data.decode() if isinstance(data, bytes) else data
+        return json.loads(
+            text, object_pairs_hook=pairs_once, parse_constant=no_constant,
+            parse_float=finite, parse_int=integer,
+        )
+    except (ValueError, RecursionError) as error:
+        raise Unusable(f"no JSON: {error}") from error
+
+
+def field(value, name, kind):
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
+        raise Unusable(f"`{name}` is missing or of another kind")
+    return found
+
+
+# ---- Ed25519, strictly ------------------------------------------------------------------------
+
+P = 2**255 - 19
+L = 2**252 + 27742317777372353535851937790883648493
+SMALL_Y = {
+    0, 1, P - 1,
+    int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"),
+    int.from_bytes(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"),
+}
+
+
+def proper(point):
+    """Whether 32 bytes are the one encoding of a point that is not of small order."""
+    y = int.from_bytes(point, "little") & (2**255 - 1)
+    return y < P and y not in SMALL_Y
+
+
+def signed(key, message, signature):
+    if len(signature) != 64 or not proper(key) or not proper(signature[:32]):
+        return False
+    if int.from_bytes(signature[32:], "little") >= L:
+        return False
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+        return True
+    except (InvalidSignature, ValueError):
+        return False
+
+
+def hexadecimal(text, size):
+    if not isinstance(text, str) or not re.fullmatch(f"[0-9a-f]{{{2 * size}}}", text):
+        return b""
+    return bytes.fromhex(text)
+
+
+def critic_key(text):
+    text = text.strip()
+    if not re.fullmatch("[0-9a-fA-F]{64}", text) or not proper(bytes.fromhex(text)):
+        raise Unusable("not a usable Ed25519 key of 64 hexadecimal digits")
+    return bytes.fromhex(text)
+
+
+# ---- Critic chains ----------------------------------------------------------------------------
+
+
+def rust_float(number):
+    """The shortest decimal that reads back as the same number, never with an exponent."""
+    text = format(Decimal(repr(float(number))), "f")
+    return text[:-2] if text.endswith(".0") else text
+
+
+TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+def times(text):
+    """How a time may stand in the hashed text: as spelled, and as the peer spells it."""
+    match = TIME.fullmatch(text)
+    if not match:
+        raise Unusable(f"`{text}` is no time")
+    day, clock, fraction, zone = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock}")
+    except ValueError as error:
+        raise Unusable(f"`{text}` is no time") from error
+    offset = timedelta(0)
+    if zone not in "Zz":
+        hours, minutes = int(zone[1:3]), int(zone[4:6])
+        offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
+    found = []
+    if not offset:
+        end = 1 if zone in "Zz" else 6
+        found.append(text[:-end] + "+00:00")
+    digits = (fraction or ".")[1:]
+    if len(digits) <= 9:
+        nanos = digits.ljust(9, "0")
+        keep = 0 if nanos == "0" * 9 else 3 if nanos[3:] == "0" * 6 else 6 if nanos[6:] == "000" else 9
+        spelled = (moment - offset).isoformat() + ("." + nanos[:keep] if keep else "")
+        found.append(spelled + "+00:00")
+    return found
+
+
+VERDICTS = {"approved": "Approved", "rejected": "Rejected", "needs_revision": "NeedsRevision"}
+
+
+def judgement(entry):
+    """Looks at the fields that both formats have."""
+    for name in ("entry_id", "director_output_hash", "critic_assessment_hash", "chain_hash", "signature"):
+        field(entry, name, str)
+    if field(entry, "verdict", str) not in VERDICTS:
+        raise Unusable("no verdict")
+    field(entry, "score", (int, float))
+    for score in field(entry, "dimension_scores", dict).values():
+        if isinstance(score, bool) or not isinstance(score, (int, float)):
+            raise Unusable("a score is no number")
+    if not 0 <= field(entry, "iteration", int) < 2**64:
+        raise Unusable("no iteration")
+    identity = field(entry, "critic_identity", dict)
+    needed = {"llm": ["model_id"], "human": ["user_id", "name"]}.get(identity.get("type"))
+    if needed is None:
+        raise Unusable("no identity")
+    for name in needed:
+        field(identity, name, str)
+    times(field(entry, "timestamp", str))
+
+
+def symbi(entries, key):
+    for entry in entries:
+        judgement(entry)
+    previous = hashlib.sha256(b"genesis").hexdigest()
+    for index, e in enumerate(entries):
+        if "|" in e["director_output_hash"] + e["critic_assessment_hash"]:
+            raise Broken("ambiguous_fields", index)
+        hashes = []
+        for time in times(e["timestamp"]):
+            parts = [e["entry_id"], e["director_output_hash"], e["critic_assessment_hash"],
+                     VERDICTS[e["verdict"]], rust_float(e["score"]), time, str(e["iteration"])]
+            hashes.append(hashlib.sha256((previous + "|".join(parts)).encode()).hexdigest())
+        if e["chain_hash"] not in hashes:
+            raise Broken("chain_hash", index)
+        if not signed(key, e["chain_hash"].encode(), hexadecimal(e["signature"], 64)):
+            raise Broken("signature", index)
+        previous = e["chain_hash"]
+
+
+def canonical_number(number):
+    """As RFC 8785 writes it, which is as JavaScript does."""
+    if isinstance(number, int):
+        number = float(number)
+    if number == 0:
+        return "0"
+    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
+    digits = "".join(map(str, digits))
+    point = len(digits) + exponent
+    if 0 < point <= 21:
+        text = digits.ljust(point, "0")[:point]
+        if len(digits) > point:
+            text += "." + digits[point:]
+    elif -6 < point <= 0:
+        text = "0." + "0" * -point + digits
+    else:
+        mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
+        text = f"{mantissa}e{'+' if point > 0 else '-'}{abs(point - 1)}"
+    return "-" * sign + text
+
+
+def canonical(value):
+    """RFC 8785."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in keys) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return canonical_number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def lossy(value):
+    if isinstance(value, dict):
+        return any(map(lossy, value.values()))
+    if isinstance(value, list):
+        return any(map(lossy, value))
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53
+
+
+def key_id(key):
+    return hashlib.sha256(b"countersign-1/critic-key\n" + key).hexdigest()
+
+
+def own_hash(entry):
+    left_out = {"chain_hash", "signature"}
+    if entry.get("kind") == "key_rotation":
+        left_out.add("new_key_signature")
+    body = {name: value for name, value in entry.items() if name not in left_out}
+    return hashlib.sha256(("countersign-1/critic-entry\n" + canonical(body)).encode()).hexdigest()
+
+
+def anchored(anchor, chain_id, entries, keys):
+    place = min(anchor["len"], len(entries))
+    body = {name: anchor[name] for name in ("chain_id", "len", "head", "key_id")}
+    message = ("countersign-1/critic-anchor\n" + canonical(body)).encode()
+    good = anchor["key_id"] == key_id(keys[place])
+    if not good or not signed(keys[place], message, hexadecimal(anchor["signature"], 64)):
+        raise Broken("anchor_signature", anchor["len"])
+    if anchor["chain_id"] != chain_id:
+        raise Broken("substituted", anchor["len"])
+    if anchor["len"] > len(entries):
+        raise Broken("truncated", anchor["len"])
+    head = entries[place - 1]["chain_hash"] if place else "0" * 64
+    if head != anchor["head"]:
+        raise Broken("substituted", anchor["len"])
+    if anchor["len"] < len(entries):
+        raise Broken("extended", anchor["len"])
+
+
+def read_anchor(value):
+    for name, kind in (("chain_id", str), ("len", int), ("head", str), ("key_id", str), ("signature", str)):
+        field(value, name, kind)
+    if len(value) != 5:
+        raise Unusable("the anchor has other fields")
+    return value
+
+
+def successor(entries, key, chain_id, anchors):
+    for e in entries:
+        for name in ("format", "chain_id", "key_id", "previous_hash", "chain_hash", "signature"):
+            field(e, name, str)
+        field(e, "index", int)
+        if e["format"] != "countersign-1":
+            raise Unusable("an entry of another format")
+        if e.get("kind") == "key_rotation":
+            field(e, "new_key", str), field(e, "new_key_signature", str), times(field(e, "timestamp", str))
+        elif e.get("kind") == "assessment":
+            judgement(e)
+        else:
+            raise Unusable("no kind")
+    chain_id = chain_id if chain_id is not None else entries[0]["chain_id"] if entries else ""
+    keys, previous = [key], "0" * 64
+    for index, e in enumerate(entries):
+        key = keys[-1]
+        try:
+            computed = own_hash(e)
+        except (OverflowError, UnicodeEncodeError):
+            raise Broken("number", index) from None
+        for rule, expected, found in (
+            ("chain_id", chain_id, e["chain_id"]), ("index", index, e["index"]),
+            ("key_id", key_id(key), e["key_id"]), ("previous_hash", previous, e["previous_hash"]),
+            ("chain_hash", computed, e["chain_hash"]),
+        ):
+            if expected != found:
+                raise Broken(rule, index)
+        if lossy(e):
+            raise Broken("number", index)
+        message = ("countersign-1/critic-signature\n" + e["chain_hash"]).encode()
+        if not signed(key, message, hexadecimal(e["signature"], 64)):
+            raise Broken("signature", index)
+        if e["kind"] == "key_rotation":
+            try:
+                key = critic_key(e["new_key"])
+            except Unusable:
+                raise Broken("rotation", index) from None
+            message = ("countersign-1/critic-new-key\n" + e["chain_hash"]).encode()
+            if not signed(key, message, hexadecimal(e["new_key_signature"], 64)):
+                raise Broken("rotation", index)
+        elif not all(0 <= score <= 1 for score in [e["score"], *e["dimension_scores"].values()]):
+            raise Broken("score", index)
+        keys.append(key)
+        previous = e["chain_hash"]
+    for anchor in anchors:
+        anchored(anchor, chain_id, entries, keys)
+
+
+def critic(data, key_text, anchor=None, chain_id=None):
+    key, value = critic_key(key_text), parse(data)
+    beside = {} if isinstance(value, list) else value
+    entries = value if isinstance(value, list) else field(value, "entries", list)
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise Unusable("an entry is no object")
+    own = beside.get("format") == "countersign-1" or (entries and entries[0].get("format") == "countersign-1")
+    if not own:
+        if anchor or chain_id:
+            raise Unusable("a symbi-1 chain has neither an id nor an anchor")
+        return symbi(entries, key)
+    anchors = [anchor] if anchor else []
+    if "anchor" in beside:
+        anchors.append(read_anchor(beside["anchor"]))
+    return successor(entries, key, chain_id or beside.get("chain_id"), anchors)
+
+
+# ---- The log ----------------------------------------------------------------------------------
+
+
+def leaf(record):
+    return hashlib.sha256(b"\0" + record).digest()
+
+
+def node(left, right):
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+class Tree:
+    """The complete subtrees of RFC 6962, the widest first."""
+
+    def __init__(self, size=0, peaks=()):
+        self.size, self.peaks = size, list(peaks)
+        if len(self.peaks) != bin(size).count("1"):
+            raise Unusable("`peaks` do not fit")
+
+    def push(self, digest):
+        size = self.size
+        while size & 1:
+            digest = node(self.peaks.pop(), digest)
+            size >>= 1
+        self.peaks.append(digest)
+        self.size += 1
+
+    def root(self):
+        if not self.peaks:
+            return hashlib.sha256().digest()
+        digest = self.peaks[-1]
+        for peak in reversed(self.peaks[:-1]):
+            digest = node(peak, digest)
+        return digest
+
+
+def unbase64(text):
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not the one spelling")
+    return data
+
+
+class Key:
+    """A log's public key: name+id+base64(1 ‖ key)."""
+
+    def __init__(self, text):
+        try:
+            self.name, number, data = text.strip().split("+", 2)
+            data = unbase64(data)
+        except ValueError as error:
+            raise Unusable(f"no key: {error}") from error
+        self.bytes = data[1:]
+        self.id = hashlib.sha256(self.name.encode() + b"\n" + data).digest()[:4]
+        if data[:1] != b"\1" or len(data) != 33 or self.id.hex() != number or not proper(self.bytes):
+            raise Unusable("no usable key")
+
+
+def checkpoint(note, keys):
+    """Size and root that all the keys have signed; Broken otherwise."""
+    text, blank, below = note.rpartition("\n\n")
+    lines = text.split("\n")
+    try:
+        origin, size, root = lines
+        digest = unbase64(root)
+        if not blank or not below.endswith("\n") or str(int(size)) != size or int(size) >= 2**64 or len(digest) != 32:
+            raise ValueError("another form")
+        signatures = []
+        for line in below[:-1].split("\n"):
+            dash, name, data = line.split(" ")
+            data = unbase64(data)
+            if dash != "\u2014" or len(data) < 4:
+                raise ValueError("no signature line")
+            signatures.append((name, data[:4], data[4:]))
+    except ValueError as error:
+        raise Broken("checkpoint_invalid", 0) from error
+    for key in keys:
+        own = [s for name, number, s in signatures if (name, number) == (key.name, key.id)]
+        if origin != key.name or len(own) != 1 or not signed(key.bytes, (text + "\n").encode(), own[0]):
+            raise Broken("checkpoint_invalid", int(size))
+    return int(size), digest
+
+
+def receipt(data, key_text):
+    key, value = Key(key_text), parse(data)
+    names = (("receipt_version", int), ("seq", int), ("record", str), ("inclusion_proof", list), ("checkpoint", str))
+    for name, kind in names:
+        field(value, name, kind)
+    if len(value) != len(names) or not all(isinstance(item, str) for item in value["inclusion_proof"]):
+        raise Unusable("no receipt")
+    if value["receipt_version"] != 1:
+        raise Broken("version", value["seq"])
+    size, root = checkpoint(value["checkpoint"], [key])
+    missing = Broken("not_included", value["seq"])
+    try:
+        path = [unbase64(item) for item in value["inclusion_proof"]]
+    except ValueError:
+        raise missing from None
+    at, last, digest = value["seq"] - 1, size - 1, leaf(value["record"].encode())
+    if not 0 <= at <= last or any(len(step) != 32 for step in path):
+        raise missing
+    for step in path:
+        if last == 0:
+            raise missing
+        if at & 1 or at == last:
+            digest = node(step, digest)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            digest = node(digest, step)
+        at, last = at >> 1, last >> 1
+    if last or digest != root:
+        raise missing
+    try:
+        record = parse(value["record"])
+        seq = field(record, "journal_seq", int)
+        field(record, "payload", dict)
+    except Unusable:
+        raise Broken("record_unreadable", value["seq"]) from None
+    if seq != value["seq"]:
+        raise Broken("record_misfiled", value["seq"])
+
+
+# ---- What the records say ---------------------------------------------------------------------
+
+SLACK_MS = 2000
+
+
+class Story:
+    """Whether the rules were kept; the same rules as `countersign audit verify`."""
+
+    def __init__(self):
+        self.effects, self.ended, self.calls, self.asked = {}, set(), set(), {}
+        self.asking, self.hooks, self.listed = set(), set(), set()
+        self.open, self.unknown, self.restarted = {}, {}, 0
+
+    def announce(self, effect, seq, waits=False):
+        if effect in self.effects:
+            raise Broken("effect_repeated", seq)
+        self.effects[effect] = seq
+        if not waits:
+            self.open[effect] = seq
+
+    def end(self, effect, seq):
+        if effect not in self.effects:
+            raise Broken("effect_without_intent", seq)
+        if effect in self.ended:
+            raise Broken("result_repeated", seq)
+        self.ended.add(effect)
+        self.open.pop(effect, None)
+
+    def take(self, record, seq):
+        payload = record["payload"]
+        kind = payload["type"]
+        if kind == "tool":
+            self.tool(record, payload, seq)
+        elif kind == "approval":
+            self.approval(record, payload["record_type"], payload["record"], seq)
+        elif kind == "effect_intent":
+            self.announce(payload["effect_id"], seq)
+        elif kind == "effect_result":
+            self.end(payload["effect_id"], seq)
+        elif kind == "hook":
+            if payload["payload"]["type"] == "registered":
+                self.hooks.add(payload["hook_id"])
+            elif payload["hook_id"] not in self.hooks:
+                raise Broken("hook_not_registered", seq)
+        elif kind == "recovery":
+            self.listed |= {effect["effect_id"] for effect in payload.get("unsafe_pending", [])}
+            self.restarted = seq
+
+    def tool(self, record, payload, seq):
+        call, end = payload["tool_call_id"], payload.get("effect_result")
+        payload["canonical_tool_name"]
+        if not end and payload.get("effect_intent"):
+            if call in self.calls:
+                raise Broken("effect_repeated", seq)
+            self.calls.add(call)
+            self.announce(payload["effect_intent"]["effect_id"], seq)
+            self.release(record, payload, seq)
+        if not end:
+            return
+        effect, status = end["effect_id"], end["terminal_status"]
+        if status == "denied_before_execution":
+            if effect in self.effects:
+                raise Broken("denied_after_intent", seq)
+            return
+        self.end(effect, seq)
+        if status == "unknown" and not end.get("reconciliation_ref"):
+            self.unknown[effect] = seq
+
+    def release(self, record, payload, seq):
+        related = [r["id"] for r in record.get("related_refs", []) if r["kind"] == "approval_request"]
+        if not related:
+            needs = any(policy["id"] == "policy.approval" for policy in payload.get("policy_refs", []))
+            if needs or payload["tool_call_id"] in self.asking:
+                raise Broken("intent_without_decision", seq)
+            return
+        asked = self.asked.get(related[0])
+        if not asked or not asked["decided"] or not asked["releases"]:
+            raise Broken("intent_without_decision", seq)
+        request, grant = asked["request"], asked["grant"]
+        at = record["timestamp_millis"]
+        if asked["revoked"] is not None and at > asked["revoked"] + SLACK_MS:
+            raise Broken("approval_revoked", seq)
+        number = payload.get("grant_use")
+        if number is None:
+            if asked["used"]:
+                raise Broken("approval_reused", seq)
+            asked["used"] = True
+            if request["tool_call_id"] != payload["tool_call_id"]:
+                raise Broken("approval_of_other_call", seq)
+            if request.get("fingerprint") != payload.get("fingerprint"):
+                raise Broken("fingerprint_mismatch", seq)
+            return
+        if not grant:
+            raise Broken("approval_reused" if asked["used"] else "grant_exceeded", seq)
+        manifests = [s["content_hash"] for s in payload.get("sidecar_refs", []) if s.get("content_hash")]
+        if not (
+            1 <= number <= grant["max_uses"] and at < grant["expires_at_millis"] + SLACK_MS
+            and grant["agent_id"] == record["agent_id"]
+            and grant["canonical_tool_name"] == payload["canonical_tool_name"]
+            and manifests[:1] == [grant["manifest_digest"]]
+        ):
+            raise Broken("grant_exceeded", seq)
+        if number in asked["uses"]:
+            raise Broken("approval_reused", seq)
+        asked["uses"].add(number)
+
+    def approval(self, record, kind, said, seq):
+        if kind == "requested":
+            request = said["request"]
+            if request["approval_request_id"] in self.asked:
+                raise Broken("request_repeated", seq)
+            self.asking.add(request["tool_call_id"])
+            self.asked[request["approval_request_id"]] = {
+                "request": request, "dispatched": False, "decided": False, "releases": False,
+                "grant": None, "revoked": None, "used": False, "uses": set(), "closed": False,
+            }
+            return
+        asked = self.asked.get(said["request_id"])
+        if not asked:
+            raise Broken("request_missing", seq)
+        if kind == "dispatch_intent":
+            asked["dispatched"] = True
+            self.announce(said["effect_intent"]["effect_id"], seq, waits=True)
+        elif kind == "responded":
+            self.decide(asked, record, said["decision"], seq)
+        elif kind == "denied":
+            if asked["releases"]:
+                asked["revoked"] = record["timestamp_millis"] if asked["revoked"] is None else asked["revoked"]
+            asked["decided"] = True
+        elif kind == "dispatch_result":
+            if (said["lifecycle_status"] in ("approved", "approved_for_session")) != asked["releases"]:
+                raise Broken("outcome_mismatch", seq)
+            self.end(said["effect_result"]["effect_id"], seq)
+
+    def decide(self, asked, record, decision, seq):
+        request, word = asked["request"], decision["decision"]
+        if asked["decided"]:
+            raise Broken("decision_repeated", seq)
+        if not asked["dispatched"]:
+            raise Broken("decision_not_asked", seq)
+        actor = decision.get("actor_ref")
+        if actor:
+            if actor["id"] in (request["source"]["id"], request["agent_id"]):
+                raise Broken("decision_own_request", seq)
+            if actor["kind"] not in ("user", "host", "remote_channel"):
+                raise Broken("decision_not_allowed", seq)
+        offered = {"approved": "Approved", "approved_for_session": "ApprovedForSession", "denied": "Denied"}[word]
+        if offered not in request["allowed_decisions"]:
+            raise Broken("decision_not_allowed", seq)
+        at, given = decision.get("decided_at_millis"), word != "denied"
+        until = request["created_at_millis"] + request["timeout_ms"]
+        if given and (record["timestamp_millis"] if at is None else at) >= until:
+            raise Broken("decision_late", seq)
+        if at is not None and at < request["created_at_millis"]:
+            raise Broken("decision_late", seq)
+        if decision.get("fingerprint") != request.get("fingerprint"):
+            raise Broken("fingerprint_mismatch", seq)
+        if decision.get("rendering_digest") != request.get("rendering_digest"):
+            raise Broken("rendering_mismatch", seq)
+        asked.update(decided=True, releases=given, grant=decision.get("grant") if given else None)
+
+    def finish(self):
+        missed = {effect: seq for effect, seq in self.open.items() if seq < self.restarted}
+        for effect, seq in {**missed, **self.unknown}.items():
+            if effect not in self.listed:
+                raise Broken("outcome_not_listed", seq)
+
+
+def log(data, key_text, pinned=None):
+    key = Key(key_text)
+    lines = data.split(b"\n")
+    whole = lines.pop() == b""
+    if not lines or not lines[0].startswith(b'{"bundle_'):
+        raise Unusable("the first line is no header")
+    header = field(parse(lines[0]), "bundle_header", dict)
+    if field(header, "version", int) != 1 or field(header, "origin", str) != key.name:
+        raise Unusable("another version, or another log")
+    first = field(header, "first", int)
+    try:
+        peaks = [unbase64(peak) for peak in header.get("peaks", [])]
+    except ValueError as error:
+        raise Unusable("`peaks` do not fit") from error
+    tree, story = Tree(first - 1, peaks), Story() if first == 1 else None
+    pins = [checkpoint(pinned, [key])] if pinned else []
+    covered, follows, notes, end, unsigned = tree.size, None, 0, None, False
+    for line in lines[1:]:
+        if end is not None:
+            raise Broken("bundle_damaged", tree.size)
+        if not line.startswith(b'{"bundle_'):
+            tree.push(leaf(line))
+            seq = tree.size
+            try:
+                record = parse(line)
+                number, payload = field(record, "journal_seq", int), field(record, "payload", dict)
+                field(payload, "type", str), field(record, "record_id", str), field(record, "timestamp_millis", int)
+            except Unusable:
+                raise Broken("record_unreadable", seq) from None
+            if number != seq:
+                raise Broken("record_missing" if number > seq else "record_misfiled", seq)
+            if payload["type"] == "log_key_rotation":
+                new = Key(field(payload, "new_key", str))
+                if (new.name, new.bytes) == (key.name, key.bytes):
+                    unsigned = False
+                else:
+                    follows = new
+            if story:
+                try:
+                    story.take(record, seq)
+                except (KeyError, TypeError):
+                    raise Broken("record_unreadable", seq) from None
+            for size, root in pins:
+                if size == seq and root != tree.root():
+                    raise Broken("forked", size)
+            continue
+        try:
+            control = parse(line)
+        except Unusable:
+            raise Broken("bundle_damaged", tree.size) from None
+        if isinstance(control.get("bundle_checkpoint"), str) and len(control) == 1:
+            notes += 1
+            try:
+                size, root = checkpoint(control["bundle_checkpoint"], [key])
+            except Broken:
+                # The key may be a later one, which the log names further on.
+                if covered or f"\u2014 {key.name} " not in control["bundle_checkpoint"]:
+                    raise
+                unsigned = True
+                continue
+            if size != tree.size:
+                raise Broken("record_missing", tree.size)
+            if root != tree.root():
+                raise Broken("root_mismatch", tree.size)
+            covered = size
+            if follows:
+                checkpoint(control["bundle_checkpoint"], [follows])
+                key, follows = follows, None
+        elif isinstance(control.get("bundle_end"), dict) and len(control) == 1:
+            end = control["bundle_end"]
+        else:
+            raise Broken("bundle_damaged", tree.size)
+    if unsigned:
+        raise Broken("checkpoint_invalid", covered)
+    if end != {"records": tree.size - first + 1, "checkpoints": notes} or not whole:
+        raise Broken("bundle_damaged", tree.size)
+    if covered < tree.size:
+        raise Broken("not_covered", covered + 1)
+    if any(size > tree.size for size, _ in pins):
+        raise Broken("forked", tree.size)
+    if story:
+        story.finish()
+
+
+# ---- The command line -------------------------------------------------------------------------
+
+
+def verdict(work):
+    try:
+        work()
+        return "whole", None
+    except Broken as broken:
+        return "broken", broken.args[0]
+    except Unusable as problem:
+        return "unusable", str(problem)
+
+
+def cases(paths):
+    """Holds this verifier against cases with their verdicts."""
+    wrong = count = 0
+    for path in paths:
+        kind = {"bundles": log, "rules": log, "receipts": receipt, "critics": critic}[path.rsplit("/", 1)[-1].split(".")[0]]
+        with open(path, "rb") as lines:
+            for line in lines:
+                case = json.loads(line)
+                more = [case["checkpoint"]] if "checkpoint" in case else []
+                found, rule = verdict(lambda: kind(case["input"].encode(), case["key"], *more))
+                count += 1
+                expected = case["expect"]
+                if found != expected["verdict"] or (found == "broken" and rule != expected["rule"]):
+                    wrong += 1
+                    print(f"{path}: {case['case']}: {found} {rule}, not {expected}")
+    print(f"{count} cases, {wrong} wrong")
+    return 1 if wrong else 0
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = arguments.add_subparsers(dest="what", required=True)
+    for name in ("log", "receipt", "critic"):
+        one = what.add_parser(name)
+        one.add_argument("file")
+        one.add_argument("--key", required=True)
+        one.add_argument("--checkpoint" if name == "log" else "--anchor", dest="pin")
+        one.add_argument("--chain-id")
+    what.add_parser("cases").add_argument("files", nargs="+")
+    given = arguments.parse_args()
+    if given.what == "cases":
+        return cases(given.files)
+    with open(given.file, "rb") as file:
+        data = file.read()
+    pin = None
+    if given.pin:
+        with open(given.pin, encoding="utf-8") as file:
+            pin = file.read()
+
+    def work():
+        if given.what == "log":
+            log(data, given.key, pin)
+        elif given.what == "receipt":
+            receipt(data, given.key)
+        else:
+            critic(data, given.key, read_anchor(parse(pin)) if pin else None, given.chain_id)
+
+    found, why = verdict(work)
+    print(found if why is None else f"{found}: {why}")
+    return {"whole": 0, "broken": 1, "unusable": 2}[found]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+//! Logs, chains, receipts and checkpoints that somebody has changed, and what has to be found.
+//! Everything is made from seeds and times that are fixed.
+
+mod bundles;
+mod critics;
+mod damages;
+mod lies;
+mod receipts;
+mod story;
+
+pub(crate) use bundles::{bundles, told};
+pub(crate) use critics::critics;
+pub(crate) use receipts::receipts;
+
+use crate::Outcome;
+use countersign_audit::key::LogKey;
+use serde_json::Value;
+
+const ORIGIN: &str = "countersign.example/attacks";
+
+fn key(seed: u8) -> Outcome<LogKey> {
+    Ok(LogKey::from_seed(ORIGIN, &[seed; 32])?)
+}
+
+/// One case on one line.
+fn case(to: &mut Vec<u8>, case: &Value) -> Outcome {
+    serde_json::to_writer(&mut *to, case)?;
+    to.push(b'\n');
+    Ok(())
+}
