@@ -320,7 +320,15 @@ impl Kernel {
     pub(crate) fn park(&self, approval: Earlier) {
         let Some(fingerprint) = approval.request.fingerprint else { return };
         let key = (approval.request.agent_id.clone(), fingerprint);
+        let now = self.now();
         let mut all = self.earlier().lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, of_call| {
+            of_call.retain(|earlier| match earlier.state {
+                EarlierState::Approved { until } => now < until,
+                EarlierState::Waiting => true,
+            });
+            !of_call.is_empty()
+        });
         all.entry(key).or_default().push_back(approval);
     }
 
@@ -420,11 +428,20 @@ impl Kernel {
         reason: Option<String>,
     ) -> Result<bool, AskError> {
         let actor = actor(approver).map_err(|error| AskError::NotRecorded(error.to_string()))?;
+        // The approval that gave it, kept for whoever comes back, goes with it.
+        self.forget_approval(id);
         self.broker().revoke(id, actor, reason).await
     }
 
     pub(crate) fn ended_hold(&self, id: &ApprovalRequestId) -> bool {
         self.queue().find(id).is_none_or(|(_, outcome)| outcome.is_some())
+    }
+
+    fn forget_approval(&self, id: &ApprovalRequestId) {
+        let mut all = self.earlier().lock().unwrap_or_else(PoisonError::into_inner);
+        for of_call in all.values_mut() {
+            of_call.retain(|earlier| earlier.request.approval_request_id != *id);
+        }
     }
 
     /// An approval that was given before the restart, or else the oldest hold that waits. Only

@@ -12,8 +12,15 @@ use tokio::task::JoinHandle;
 use crate::govern::Governed;
 use crate::policy::Rule;
 
-/// Ended calls that are kept for whoever sends them again, with and without a key.
-const KEPT: usize = 10_000;
+/// Idempotency keys of ended calls that are known.
+const KEYS_KEPT: usize = 10_000;
+
+/// Outcomes that nobody heard, and are kept for whoever sends the call again.
+const UNHEARD_KEPT: usize = 1_000;
+
+/// Bytes of an outcome up to which it is kept under its key. A larger one is read from the
+/// journal when it is asked for.
+const OUTCOME_MAX: usize = 16 << 10;
 
 /// How a call is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,7 +136,9 @@ pub(crate) enum End {
 
 /// A call that several may wait for.
 pub(crate) struct Shared {
-    question: Option<Rule>,
+    question: Rule,
+    /// Calls under different keys are different calls, though they are equal.
+    own_key: Option<(IdempotencyKey, Digest)>,
     key: (AgentId, Digest),
     listeners: Mutex<usize>,
     pub(crate) hold: watch::Sender<Option<ApprovalRequestId>>,
@@ -176,11 +185,15 @@ impl Listener {
     /// Goes away and calls the call off, unless somebody else still wants it. `true` when it
     /// is called off.
     pub(crate) fn call_off(&mut self) -> bool {
-        let alone = self.leave();
-        if alone {
+        let mut listeners = lock(&self.shared.listeners);
+        if std::mem::take(&mut self.listening) {
+            *listeners = listeners.saturating_sub(1);
+        }
+        // INVARIANT: with the listeners locked, so that nobody joins a call on its way off.
+        if *listeners == 0 {
             self.shared.off.send_replace(true);
         }
-        alone
+        *listeners == 0
     }
 }
 
@@ -194,6 +207,8 @@ impl Drop for Listener {
 enum Keyed {
     /// Somebody is making the call.
     Making(watch::Receiver<()>),
+    /// Nobody is making it now: whoever sends the same again does.
+    Left,
     /// It has been made.
     Ended(Arc<Governed>),
     /// It was made before the process started: how it ended is in the journal.
@@ -247,7 +262,7 @@ impl Table {
 
     fn prune(&mut self, now: u64) {
         while let Some((shared, until)) = self.unheard.front() {
-            if *until > now && self.unheard.len() <= KEPT {
+            if *until > now && self.unheard.len() <= UNHEARD_KEPT {
                 return;
             }
             let shared = Arc::clone(shared);
@@ -266,6 +281,7 @@ impl Calls {
         agent_id: &AgentId,
         fingerprint: Digest,
         question: &Rule,
+        own_key: Option<&(IdempotencyKey, Digest)>,
         now: u64,
     ) -> (Listener, bool) {
         let mut table = lock(&self.0);
@@ -273,10 +289,15 @@ impl Calls {
         let key = (agent_id.clone(), fingerprint);
         let of_key = table.shared.entry(key.clone()).or_default();
         let same = |shared: &&Arc<Shared>| {
-            shared.question.as_ref() == Some(question) && !shared.is_called_off()
+            if shared.question != *question || shared.own_key.as_ref() != own_key {
+                return false;
+            }
+            let mut listeners = lock(&shared.listeners);
+            let joins = !shared.is_called_off();
+            *listeners += usize::from(joins);
+            joins
         };
         if let Some(shared) = of_key.iter().find(same).cloned() {
-            *lock(&shared.listeners) += 1;
             // Heard, by whoever joins now: the next such call is a new one.
             if shared.end.borrow().is_some() {
                 table.forget(&shared);
@@ -285,7 +306,8 @@ impl Calls {
             return (Listener { shared, listening: true }, false);
         }
         let shared = Arc::new(Shared {
-            question: Some(question.clone()),
+            question: question.clone(),
+            own_key: own_key.cloned(),
             key,
             listeners: Mutex::new(1),
             hold: watch::Sender::new(None),
@@ -301,9 +323,12 @@ impl Calls {
     /// the call has ended.
     pub(crate) fn heard_or_parked(&self, shared: &Arc<Shared>, park: impl FnOnce()) -> bool {
         let mut table = lock(&self.0);
-        if *lock(&shared.listeners) > 0 {
+        let listeners = lock(&shared.listeners);
+        // What all have called off is not kept: it is refused, which is recorded.
+        if *listeners > 0 || shared.is_called_off() {
             return true;
         }
+        drop(listeners);
         park();
         table.forget(shared);
         drop(table);
@@ -311,17 +336,28 @@ impl Calls {
         false
     }
 
-    /// Ends a shared call. If nobody is there to hear it, it is kept until a time, in
-    /// milliseconds since the Unix epoch.
+    /// Ends a shared call. An outcome that nobody is there to hear is kept until a time, in
+    /// milliseconds since the Unix epoch; a mere failure is not.
     pub(crate) fn end(&self, shared: &Arc<Shared>, governed: Governed, until: u64) {
+        let worth_keeping = governed.is_outcome();
         let mut table = lock(&self.0);
+        // Whoever still has the turn to make it says so; nobody else can.
+        if let (Some((key, _)), Some(call)) = (&shared.own_key, &governed.call_id)
+            && (worth_keeping || governed.may_have_run())
+        {
+            let key = (shared.key.0.clone(), key.clone());
+            if let Some((_, keyed @ Keyed::Left)) = table.keyed.get_mut(&key) {
+                *keyed = Keyed::Recorded(call.clone());
+            }
+        }
         let unheard = *lock(&shared.listeners) == 0 && !shared.is_called_off();
-        match unheard {
+        match unheard && worth_keeping {
             true => table.unheard.push_back((Arc::clone(shared), until)),
             false => table.forget(shared),
         }
-        drop(table);
+        // INVARIANT: with the table locked, so that whoever joins sees that it has ended.
         shared.end.send_replace(Some(End::Governed(Arc::new(governed))));
+        drop(table);
     }
 
     /// Looks a key up, and takes the turn to make the call when nobody has.
@@ -338,7 +374,7 @@ impl Calls {
             Some((_, Keyed::Making(making))) => Found::Making(making.clone()),
             Some((_, Keyed::Ended(governed))) => Found::Ended(Arc::clone(governed)),
             Some((_, Keyed::Recorded(call))) => Found::Recorded(call.clone()),
-            None => {
+            None | Some((_, Keyed::Left)) => {
                 let (making, made) = watch::channel(());
                 table.keyed.insert(key.clone(), (request, Keyed::Making(made)));
                 let calls = Arc::clone(self);
@@ -347,7 +383,7 @@ impl Calls {
         }
     }
 
-    /// Takes up what the journal knows of a key.
+    /// Settles a key whose call is in the journal.
     pub(crate) fn recorded(
         &self,
         agent_id: AgentId,
@@ -357,18 +393,19 @@ impl Calls {
     ) {
         let mut table = lock(&self.0);
         let key = (agent_id, key);
-        let known = table.keyed.insert(key.clone(), (request, Keyed::Recorded(call)));
-        if known.is_none() {
-            table.keep(key);
-        }
+        table.keyed.insert(key.clone(), (request, Keyed::Recorded(call)));
+        table.keep(key);
     }
 }
 
 impl Table {
     fn keep(&mut self, key: (AgentId, IdempotencyKey)) {
         self.ended.push_back(key);
-        while self.ended.len() > KEPT {
-            if let Some(oldest) = self.ended.pop_front() {
+        while self.ended.len() > KEYS_KEPT {
+            if let Some(oldest) = self.ended.pop_front()
+                && !self.ended.contains(&oldest)
+                && !matches!(self.keyed.get(&oldest), Some((_, Keyed::Making(_))))
+            {
                 self.keyed.remove(&oldest);
             }
         }
@@ -380,7 +417,11 @@ impl Turn {
     pub(crate) fn end(mut self, governed: &Governed) {
         self.ended = true;
         let mut table = lock(&self.calls.0);
-        let ended = Keyed::Ended(Arc::new(governed.clone()));
+        let size = serde_json::to_vec(&governed.envelope.results).map_or(usize::MAX, |b| b.len());
+        let ended = match &governed.call_id {
+            Some(call) if size > OUTCOME_MAX => Keyed::Recorded(call.clone()),
+            _ => Keyed::Ended(Arc::new(governed.clone())),
+        };
         table.keyed.insert(self.key.clone(), (self.request, ended));
         table.keep(self.key.clone());
     }
@@ -389,7 +430,12 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if !self.ended {
-            lock(&self.calls.0).keyed.remove(&self.key);
+            let mut table = lock(&self.calls.0);
+            // The call may have been announced, and its key settled by that.
+            if let Some((_, keyed @ Keyed::Making(_))) = table.keyed.get_mut(&self.key) {
+                *keyed = Keyed::Left;
+                table.keep(self.key.clone());
+            }
         }
         // Whoever waits looks again when `making` goes.
         let _ = &self.making;

@@ -413,7 +413,7 @@ impl Kernel {
                 KeyFound::Turn(turn) => {
                     let own = Some((key, request));
                     let governed = self.make(run, tool, arguments, ends, own).await;
-                    if governed.denial.as_ref().is_none_or(|denial| is_outcome(&denial.code)) {
+                    if governed.is_outcome() || governed.may_have_run() {
                         turn.end(&governed);
                     }
                     return governed;
@@ -512,56 +512,57 @@ impl Kernel {
             let denial = Denial::new("internal", "the call has no fingerprint".to_owned());
             return self.refuse(&call.facts, command, denial).await;
         };
-        loop {
-            let agent_id = &call.facts.agent_id;
-            let (mut listener, new) =
-                self.calls().join(agent_id, fingerprint, &demand.rule, self.now());
-            if new {
-                let (kernel, shared) = (self.clone(), Arc::clone(&listener.shared));
-                let (call, demand) = (call.clone(), demand.clone());
-                tokio::spawn(async move { kernel.hold_and_run(call, demand, shared).await });
-            }
-            let mut hold = listener.shared.hold.subscribe();
-            hold.mark_changed();
-            let end = loop {
-                tokio::select! {
-                    biased;
-                    end = listener.end() => break end,
-                    Ok(()) = hold.changed() => {
-                        ends.hold.send_replace(hold.borrow_and_update().clone());
-                    }
-                    how = ends.caller.gone() => {
-                        let off = match how {
-                            Presence::CalledOff => listener.call_off(),
-                            Presence::Here | Presence::Left => {
-                                listener.leave();
-                                false
-                            }
-                        };
-                        if off {
-                            break listener.end().await;
-                        }
-                        return self.denied(&tool, command, *called_off());
-                    }
+        let agent_id = &call.facts.agent_id;
+        let own_key = call.facts.key.as_ref();
+        let now = self.now();
+        let (mut listener, new) =
+            self.calls().join(agent_id, fingerprint, &demand.rule, own_key, now);
+        if new {
+            let (kernel, shared) = (self.clone(), Arc::clone(&listener.shared));
+            tokio::spawn(async move { kernel.hold_and_run(call, demand, shared).await });
+        }
+        let mut hold = listener.shared.hold.subscribe();
+        hold.mark_changed();
+        let end = loop {
+            tokio::select! {
+                biased;
+                end = listener.end() => break end,
+                Ok(()) = hold.changed() => {
+                    ends.hold.send_replace(hold.borrow_and_update().clone());
                 }
-            };
-            if let End::Governed(governed) = end {
-                return (*governed).clone();
+                how = ends.caller.gone() => {
+                    let off = match how {
+                        Presence::CalledOff => listener.call_off(),
+                        Presence::Here | Presence::Left => {
+                            listener.leave();
+                            false
+                        }
+                    };
+                    if off {
+                        break listener.end().await;
+                    }
+                    return self.denied(&tool, command, *called_off());
+                }
             }
-            // Approved while nobody was there: now somebody is, and uses it.
+        };
+        match end {
+            End::Governed(governed) => (*governed).clone(),
+            // Only what nobody listens to is kept for later.
+            End::Parked => self.denied(&tool, command, *called_off()),
         }
     }
 
     /// Has a person decide, and makes the call if somebody still waits for it.
     async fn hold_and_run(&self, call: PlannedCall, demand: Demand, shared: Arc<Shared>) {
-        let tool = call.facts.tool.clone();
+        let (tool, call_id) = (call.facts.tool.clone(), call.facts.call_id.clone());
         let (kernel, of_task) = (self.clone(), Arc::clone(&shared));
         // A task of its own, so that those who wait learn of a panic.
         let done = tokio::spawn(async move { kernel.held(call, demand, &of_task).await }).await;
         let governed = match done {
             Ok(Some(governed)) => governed,
             Ok(None) => return,
-            Err(error) => self.broke(&tool, &error),
+            // It may have run.
+            Err(error) => self.broke(&tool, &error).named(&call_id),
         };
         let valid = self.policy().approval_valid_for;
         let valid = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
@@ -576,7 +577,9 @@ impl Kernel {
         shared: &Arc<Shared>,
     ) -> Option<Governed> {
         // INVARIANT: the call was planned by this manifest, and the set does not change.
-        let manifest = self.manifests().get(&call.facts.tool)?;
+        let Some(manifest) = self.manifests().get(&call.facts.tool) else {
+            return Some(self.broke(&call.facts.tool, &"the tool is gone"));
+        };
         let need = Need {
             manifest,
             rendering: &call.rendering,
@@ -806,12 +809,23 @@ impl Off<'_> {
 
 /// Whether such a refusal is the call's outcome, and not a reason to send it again.
 pub(crate) fn is_outcome(code: &str) -> bool {
-    let passing = ["approval.not_recorded", "approval.cancelled", "approval.gone"];
+    let passing =
+        ["approval.not_recorded", "approval.cancelled", "approval.gone", "approval.stale"];
     (code.starts_with("approval.") || code.starts_with("hook.")) && !passing.contains(&code)
         || code == "bad_arguments"
 }
 
 impl Governed {
+    /// Whether this is what the call came to, and not a failure after which it can be sent again.
+    pub(crate) fn is_outcome(&self) -> bool {
+        self.denial.as_ref().is_none_or(|denial| is_outcome(&denial.code))
+    }
+
+    /// Whether the program failed, so that nobody can say.
+    pub(crate) fn may_have_run(&self) -> bool {
+        self.denial.as_ref().is_some_and(|denial| denial.code == "internal")
+    }
+
     fn of(self, facts: &CallFacts) -> Self {
         self.named(&facts.call_id)
     }

@@ -321,3 +321,72 @@ async fn a_panic_in_a_shared_call_is_told_to_all_who_wait() {
     }
     assert_eq!(w.ran(), 1);
 }
+
+#[tokio::test]
+async fn what_its_last_caller_calls_off_while_it_is_approved_does_not_run() {
+    let w = world().await;
+    let mut call = kept(&w, "write", file("a"));
+    w.held().await;
+    // The decision is on its way into the journal.
+    w.journal.parks.send_replace(Some("approval".to_owned()));
+    let hold = w.held().await;
+    let kernel = w.kernel.clone();
+    let decision = countersign_core::hold::Decision {
+        decision: DecisionKind::Approve,
+        reason: None,
+        grant: None,
+    };
+    let deciding =
+        tokio::spawn(
+            async move { kernel.decide(&hold.id, decision, common::approver("ada")).await },
+        );
+    settle().await;
+    call.call_off();
+    settle().await;
+    w.journal.parks.send_replace(None);
+    let _ = deciding.await.unwrap();
+    let governed = tokio::time::timeout(Duration::from_secs(20), call.outcome()).await;
+    assert_eq!(code(governed.unwrap().unwrap()), "called_off");
+    assert_eq!(w.ran(), 0);
+    let story = w.story().await;
+    assert_eq!(story.iter().filter(|kind| *kind == "tool_denied").count(), 1, "{story:?}");
+}
+
+#[tokio::test]
+async fn a_key_stays_taken_when_its_caller_leaves() {
+    let w = world().await;
+    let call = keyed(&w, "k", "write", file("a"));
+    w.held().await;
+    drop(call);
+    settle().await;
+    let refused = keyed(&w, "k", "write", file("b")).outcome().await.unwrap();
+    assert_eq!(code(refused), "idempotency_key_reused");
+    // Another key is another call: each is asked about, and each runs.
+    let mut same = keyed(&w, "k", "write", file("a"));
+    let mut other = keyed(&w, "l", "write", file("a"));
+    until(async || w.kernel.queue().pending().len() == 2).await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    assert!(succeeded(&same.outcome().await.unwrap()));
+    assert!(succeeded(&other.outcome().await.unwrap()));
+    assert_eq!((w.ran(), w.requests().await.len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_revoked_grant_takes_the_approval_that_gave_it_along() {
+    let w = world().await;
+    left(&w, file("a")).await;
+    let terms = countersign_core::hold::GrantTerms {
+        max_uses: 1,
+        valid_for_ms: 60_000,
+        any_value_of: Vec::new(),
+    };
+    let granted = w.grant(terms).await.unwrap();
+    settle().await;
+    let id = granted.hold.id().clone();
+    let revoked = w.kernel.grant_revoke(&id, &common::approver("bob"), None).await;
+    assert!(revoked.unwrap());
+    let _again = kept(&w, "write", file("a"));
+    w.held().await;
+    assert_eq!(w.ran(), 0);
+}

@@ -351,6 +351,8 @@ async fn make_call(
             return Ok(Json(CallAnswer { call_id, is_error: false, envelope, receipt }));
         }
         () = gateway.give_up.cancelled() => {
+            made.call_off();
+            let _ = made.outcome().await;
             let error = "the gateway is stopping; a held call stays held, a running one was killed";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error));
         }

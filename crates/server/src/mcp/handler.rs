@@ -315,7 +315,13 @@ impl Call {
                 "the call was called off"
             }
             () = self.ended.cancelled() => "the call was left: its session ended",
-            () = self.gateway.give_up.cancelled() => "the call was left: the gateway is stopping",
+            () = self.gateway.give_up.cancelled() => {
+                // What still runs is killed, which is recorded; holds stay as they are, for the
+                // queue is closed.
+                self.made.call_off();
+                let _ = self.made.outcome().await;
+                "the call was called off: the gateway is stopping"
+            }
         };
         Err(ErrorData::new(CALLED_OFF, why, None))
     }
