@@ -314,7 +314,12 @@ impl Call {
                 self.made.call_off();
                 "the call was called off"
             }
-            () = self.ended.cancelled() => "the call was left: its session ended",
+            // Ended by the client, which may have cancelled the call just before: that comes
+            // another way, and must not lose the race.
+            () = self.ended.cancelled() => {
+                self.made.call_off();
+                "the call was called off: its session ended"
+            }
             () = self.gateway.give_up.cancelled() => {
                 // What still runs is killed, which is recorded; holds stay as they are, for the
                 // queue is closed.
