@@ -243,17 +243,8 @@ fn decide(
         let body = Value::Object(body);
         api.send(Method::POST, &format!("/approvals/{id}/{verb}"), Some(body)).await
     })?;
-    if global.json {
-        say_json(&answer);
-    }
-    if !status.is_success() {
-        let failure = refusal(status, &answer);
-        // Somebody was first, or the time was over: that is an answer, not a breakdown.
-        if status == StatusCode::CONFLICT || status == StatusCode::GONE {
-            crate::output::fail(&failure);
-            return Ok(ExitCode::from(1));
-        }
-        return Err(failure);
+    if let Some(code) = refused(global, status, &answer)? {
+        return Ok(code);
     }
     if !global.json {
         let hold: HeldAction = parse(answer)?;
@@ -271,6 +262,27 @@ fn decide(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says what was answered, for machines, and what to exit with when the answer is no: somebody
+/// was first, or the time was over. Any other refusal is a breakdown.
+fn refused(
+    global: &Global,
+    status: StatusCode,
+    answer: &Value,
+) -> Result<Option<ExitCode>, Failure> {
+    if global.json {
+        say_json(answer);
+    }
+    if status.is_success() {
+        return Ok(None);
+    }
+    let failure = refusal(status, answer);
+    if status == StatusCode::CONFLICT || status == StatusCode::GONE {
+        crate::output::fail(&failure);
+        return Ok(Some(ExitCode::from(1)));
+    }
+    Err(failure)
+}
+
 /// Claims a hold or releases it.
 fn claim(
     global: &Global,
@@ -283,17 +295,8 @@ fn claim(
         let id = full_id(&api, id).await?;
         api.send(Method::POST, &format!("/approvals/{id}/{verb}"), body).await
     })?;
-    if global.json {
-        say_json(&answer);
-    }
-    if !status.is_success() {
-        let failure = refusal(status, &answer);
-        // Somebody else is looking at it, or it has ended: that is an answer.
-        if status == StatusCode::CONFLICT || status == StatusCode::GONE {
-            crate::output::fail(&failure);
-            return Ok(ExitCode::from(1));
-        }
-        return Err(failure);
+    if let Some(code) = refused(global, status, &answer)? {
+        return Ok(code);
     }
     if !global.json {
         tell_hold(&parse(answer)?, false);

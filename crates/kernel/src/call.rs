@@ -73,7 +73,7 @@ pub struct Call {
     _there: watch::Sender<()>,
 }
 
-/// The two ends of a call.
+/// What a call has of whoever makes it.
 pub(crate) struct Ends {
     pub(crate) caller: Caller,
     pub(crate) hold: watch::Sender<Option<ApprovalRequestId>>,
@@ -90,7 +90,7 @@ impl Call {
         Self { presence, kept, hold: held, task, _there: there }
     }
 
-    /// Waits for the outcome. May be dropped and called again before it returned.
+    /// Waits for the outcome, which comes once. May be dropped and called again before that.
     ///
     /// # Errors
     /// When the call broke, which is a fault of the program.
@@ -205,13 +205,13 @@ impl Drop for Listener {
 
 /// What is known under an idempotency key.
 enum Keyed {
-    /// Somebody is making the call.
-    Making(watch::Receiver<()>),
+    /// Somebody is making the call, or waits for it. It may have ended without their hearing.
+    Making { made: watch::Receiver<()>, unheard: Option<ToolCallId> },
     /// Nobody is making it now: whoever sends the same again does.
     Left,
     /// It has been made.
     Ended(Arc<Governed>),
-    /// It was made before the process started: how it ended is in the journal.
+    /// It has been made, and how it ended is in the journal.
     Recorded(ToolCallId),
 }
 
@@ -220,8 +220,9 @@ pub(crate) struct Turn {
     calls: Arc<Calls>,
     key: (AgentId, IdempotencyKey),
     request: Digest,
-    making: watch::Sender<()>,
     ended: bool,
+    /// Closed after [`Drop`], so that whoever waits looks again when the table says what is so.
+    _making: watch::Sender<()>,
 }
 
 /// What whoever sends a call under a key finds.
@@ -246,8 +247,8 @@ struct Table {
     /// Ended with nobody there to hear it, the oldest first, and until when each is kept.
     unheard: VecDeque<(Arc<Shared>, u64)>,
     keyed: HashMap<(AgentId, IdempotencyKey), (Digest, Keyed)>,
-    /// The keys whose calls have ended, the oldest first.
-    ended: VecDeque<(AgentId, IdempotencyKey)>,
+    /// The keys that nobody is making a call under, each once, the oldest first.
+    resting: VecDeque<(AgentId, IdempotencyKey)>,
 }
 
 impl Table {
@@ -341,13 +342,15 @@ impl Calls {
     pub(crate) fn end(&self, shared: &Arc<Shared>, governed: Governed, until: u64) {
         let worth_keeping = governed.is_outcome();
         let mut table = lock(&self.0);
-        // Whoever still has the turn to make it says so; nobody else can.
+        // Its caller may have left, or be about to: the key stands for the call all the same.
         if let (Some((key, _)), Some(call)) = (&shared.own_key, &governed.call_id)
             && (worth_keeping || governed.may_have_run())
         {
             let key = (shared.key.0.clone(), key.clone());
-            if let Some((_, keyed @ Keyed::Left)) = table.keyed.get_mut(&key) {
-                *keyed = Keyed::Recorded(call.clone());
+            match table.keyed.get_mut(&key) {
+                Some((_, keyed @ Keyed::Left)) => *keyed = Keyed::Recorded(call.clone()),
+                Some((_, Keyed::Making { unheard, .. })) => *unheard = Some(call.clone()),
+                _ => {}
             }
         }
         let unheard = *lock(&shared.listeners) == 0 && !shared.is_called_off();
@@ -371,14 +374,17 @@ impl Calls {
         let key = (agent_id.clone(), key.clone());
         match table.keyed.get(&key) {
             Some((other, _)) if *other != request => Found::Conflict,
-            Some((_, Keyed::Making(making))) => Found::Making(making.clone()),
+            Some((_, Keyed::Making { made, .. })) => Found::Making(made.clone()),
             Some((_, Keyed::Ended(governed))) => Found::Ended(Arc::clone(governed)),
             Some((_, Keyed::Recorded(call))) => Found::Recorded(call.clone()),
             None | Some((_, Keyed::Left)) => {
                 let (making, made) = watch::channel(());
-                table.keyed.insert(key.clone(), (request, Keyed::Making(made)));
+                let making_it = Keyed::Making { made, unheard: None };
+                if table.keyed.insert(key.clone(), (request, making_it)).is_some() {
+                    table.resting.retain(|other| *other != key);
+                }
                 let calls = Arc::clone(self);
-                Found::Turn(Turn { calls, key, request, making, ended: false })
+                Found::Turn(Turn { calls, key, request, ended: false, _making: making })
             }
         }
     }
@@ -393,19 +399,18 @@ impl Calls {
     ) {
         let mut table = lock(&self.0);
         let key = (agent_id, key);
-        table.keyed.insert(key.clone(), (request, Keyed::Recorded(call)));
-        table.keep(key);
+        if table.keyed.insert(key.clone(), (request, Keyed::Recorded(call))).is_none() {
+            table.rest(key);
+        }
     }
 }
 
 impl Table {
-    fn keep(&mut self, key: (AgentId, IdempotencyKey)) {
-        self.ended.push_back(key);
-        while self.ended.len() > KEYS_KEPT {
-            if let Some(oldest) = self.ended.pop_front()
-                && !self.ended.contains(&oldest)
-                && !matches!(self.keyed.get(&oldest), Some((_, Keyed::Making(_))))
-            {
+    /// Keeps a key whose call is not being made, and forgets the oldest of too many.
+    fn rest(&mut self, key: (AgentId, IdempotencyKey)) {
+        self.resting.push_back(key);
+        while self.resting.len() > KEYS_KEPT {
+            if let Some(oldest) = self.resting.pop_front() {
                 self.keyed.remove(&oldest);
             }
         }
@@ -423,7 +428,7 @@ impl Turn {
             _ => Keyed::Ended(Arc::new(governed.clone())),
         };
         table.keyed.insert(self.key.clone(), (self.request, ended));
-        table.keep(self.key.clone());
+        table.rest(self.key.clone());
     }
 }
 
@@ -431,17 +436,76 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if !self.ended {
             let mut table = lock(&self.calls.0);
-            // The call may have been announced, and its key settled by that.
-            if let Some((_, keyed @ Keyed::Making(_))) = table.keyed.get_mut(&self.key) {
-                *keyed = Keyed::Left;
-                table.keep(self.key.clone());
+            if let Some((_, keyed)) = table.keyed.get_mut(&self.key)
+                && let Keyed::Making { unheard, .. } = keyed
+            {
+                *keyed = unheard.take().map_or(Keyed::Left, Keyed::Recorded);
+                table.rest(self.key.clone());
             }
         }
-        // Whoever waits looks again when `making` goes.
-        let _ = &self.making;
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use countersign_manifest::{Envelope, EnvelopeStatus};
+    use serde_json::json;
+
+    use super::*;
+
+    fn governed(call: &ToolCallId) -> Governed {
+        let envelope = Envelope {
+            status: EnvelopeStatus::Success,
+            scan_id: call.to_string(),
+            tool: "t".to_owned(),
+            command: String::new(),
+            duration_ms: 0,
+            timestamp: String::new(),
+            output_hash: Digest::of([]).to_string(),
+            exit_code: None,
+            stderr: None,
+            results: json!({}),
+            output_file: None,
+            output_truncated: None,
+        };
+        Governed { call_id: Some(call.clone()), envelope, denial: None, receipt: None }
+    }
+
+    #[test]
+    fn a_call_that_ends_while_its_caller_leaves_settles_its_key() {
+        let calls = Arc::new(Calls::default());
+        let (agent, key) = (AgentId::new("a").unwrap(), IdempotencyKey::new("k").unwrap());
+        let (request, call) = (Digest::of("request"), ToolCallId::new("call.1").unwrap());
+        let rule = Rule { id: "policy.approval.manifest".into(), text: "asks".to_owned() };
+        let Found::Turn(turn) = calls.keyed(&agent, &key, request) else { panic!("taken") };
+        let own = (key.clone(), request);
+        let (mut listener, new) = calls.join(&agent, Digest::of("call"), &rule, Some(&own), 0);
+        assert!(new && listener.leave());
+        // Between leaving and giving the turn back.
+        calls.end(&listener.shared, governed(&call), 1);
+        drop(turn);
+        let found = calls.keyed(&agent, &key, request);
+        assert!(matches!(found, Found::Recorded(found) if found == call));
+    }
+
+    #[test]
+    fn the_oldest_keys_are_forgotten_and_none_that_a_call_is_made_under() {
+        let calls = Arc::new(Calls::default());
+        let (agent, request) = (AgentId::new("a").unwrap(), Digest::of("request"));
+        let key = |n: usize| IdempotencyKey::new(format!("k{n}")).unwrap();
+        let Found::Turn(_making) = calls.keyed(&agent, &key(0), request) else { panic!("taken") };
+        for n in 1..=KEYS_KEPT + 1 {
+            let call = ToolCallId::new(format!("call.{n}")).unwrap();
+            calls.recorded(agent.clone(), key(n), request, call);
+        }
+        let found = |n| calls.keyed(&agent, &key(n), request);
+        assert!(matches!(found(0), Found::Making(_)));
+        assert!(matches!(found(2), Found::Recorded(_)));
+        assert!(matches!(found(1), Found::Turn(_)), "the oldest is still known");
+    }
 }

@@ -299,7 +299,7 @@ struct Call {
 }
 
 impl Call {
-    /// Its answer. A hold outlives it in any case but one: it is called off.
+    /// Its answer. A hold outlives it, unless the client calls it off or ends the session.
     async fn answer(mut self) -> Result<CallToolResult, ErrorData> {
         let (kernel, wait) = (&self.gateway.kernel, self.gateway.pending_after);
         let still_pending = still_pending(kernel, self.made.hold(), wait);
