@@ -10,7 +10,7 @@ use countersign_escalation::{Delegation, DelegationError};
 use countersign_kernel::{
     APPROVERS, ApprovalRule, People, RuleAction, RuleError, RulePart, RuleTerms, Rules,
 };
-use countersign_manifest::{Manifest, ManifestSet, RiskTier};
+use countersign_manifest::{ManifestSet, RiskTier};
 use countersign_server::{Principal, Role};
 use serde::Deserialize;
 use toml::Spanned;
@@ -376,7 +376,7 @@ fn meant(
     match error.part {
         RulePart::Tool(place) => {
             let name = listed(&table.tool, place)?;
-            let known = manifests.iter().map(Manifest::name);
+            let known = manifests.iter().map(|tool| tool.name());
             nearest(&name, known.filter(|known| *known != name))
         }
         RulePart::Agent(place) => {

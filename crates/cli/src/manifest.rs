@@ -71,7 +71,7 @@ fn check(
         say_json(&json!({
             "ok": errors == 0,
             "files": manifests.len(),
-            "tools": set.iter().map(Manifest::name).collect::<Vec<_>>(),
+            "tools": set.iter().map(|tool| tool.name()).collect::<Vec<_>>(),
             "diagnostics": found,
         }));
     } else {

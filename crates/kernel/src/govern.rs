@@ -23,6 +23,7 @@ use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, Tool
 use countersign_ports::journal::{AppendError, Batch, Committed, Content, Journal};
 use countersign_ports::notifier::Notifier;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use crate::approval::{
     BrokerRecorder, EarlierApprovals, Need, argument_digests, call_id, called_off,
@@ -74,7 +75,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     executor: Arc<dyn ToolExecutor>,
-    manifests: ManifestSet,
+    manifests: watch::Sender<Arc<ManifestSet>>,
     policy: Policy,
     policy_digest: Digest,
     package: RuntimePackageFingerprint,
@@ -186,7 +187,7 @@ impl Kernel {
             clock: parts.clock,
             entropy: parts.entropy,
             executor: parts.executor,
-            manifests: parts.manifests,
+            manifests: watch::Sender::new(Arc::new(parts.manifests)),
             policy: parts.policy,
             policy_digest,
             package,
@@ -207,10 +208,23 @@ impl Kernel {
         &self.0.queue
     }
 
-    /// The tools there are.
+    /// The tools there are now.
     #[must_use]
-    pub fn manifests(&self) -> &ManifestSet {
-        &self.0.manifests
+    pub fn manifests(&self) -> Arc<ManifestSet> {
+        Arc::clone(&self.0.manifests.borrow())
+    }
+
+    /// Tells of every change of the tools, and holds those there are.
+    #[must_use]
+    pub fn manifests_changes(&self) -> watch::Receiver<Arc<ManifestSet>> {
+        self.0.manifests.subscribe()
+    }
+
+    /// Puts other tools in the place of those there are, from one moment to the next. Calls that
+    /// run keep theirs. A held call whose tool is not the same any more is refused when it is
+    /// approved.
+    pub fn manifests_replace(&self, manifests: ManifestSet) {
+        self.0.manifests.send_replace(Arc::new(manifests));
     }
 
     /// The journal.
@@ -467,7 +481,8 @@ impl Kernel {
         if let Some(stop) = run.stopped() {
             return self.refuse(&facts, String::new(), run_stopped(stop)).await;
         }
-        let Some(manifest) = self.manifests().get(tool) else {
+        let manifests = self.manifests();
+        let Some(manifest) = manifests.get(tool) else {
             let denial = Denial::new("unknown_tool", format!("there is no tool `{}`", facts.tool));
             return self.refuse(&facts, String::new(), denial).await;
         };
@@ -576,10 +591,8 @@ impl Kernel {
         demand: Demand,
         shared: &Arc<Shared>,
     ) -> Option<Governed> {
-        // INVARIANT: the call was planned by this manifest, and the set does not change.
-        let Some(manifest) = self.manifests().get(&call.facts.tool) else {
-            return Some(self.broke(&call.facts.tool, &"the tool is gone"));
-        };
+        let manifest = Arc::clone(&call.manifest);
+        let manifest = &*manifest;
         let need = Need {
             manifest,
             rendering: &call.rendering,
@@ -589,6 +602,16 @@ impl Kernel {
         };
         match self.countersign(&mut call.facts, need, shared).await {
             Err(denial) => Some(self.refuse(&call.facts, call.rendering.command, denial).await),
+            // What was approved is a call of the tool as it was then.
+            Ok(_) if !self.is_current(manifest) => {
+                let message = format!(
+                    "approved, but `{}` has changed since it was asked for; send the call again, \
+                     for a new approval",
+                    manifest.name()
+                );
+                let denial = Denial::new("approval.stale", message);
+                Some(self.refuse(&call.facts, call.rendering.command, denial).await)
+            }
             Ok(approval) => {
                 let heard = self.calls().heard_or_parked(shared, || self.park(approval));
                 if !heard {
@@ -597,6 +620,12 @@ impl Kernel {
                 Some(self.announce(manifest, call, None, Off::Shared(shared)).await)
             }
         }
+    }
+
+    /// Whether the tool is still there, and the same.
+    fn is_current(&self, manifest: &Manifest) -> bool {
+        let manifests = self.manifests();
+        manifests.get(manifest.name()).is_some_and(|now| now.digest() == manifest.digest())
     }
 
     /// Records that the call is about to run, and runs it.

@@ -82,7 +82,8 @@ impl Kernel {
         let Ok(Some(bytes)) = content else {
             return (json!({ "error": "the output is not in the journal" }), digest.to_string());
         };
-        let parsed = match (step.status, self.manifests().get(&step.canonical_tool_name)) {
+        let manifests = self.manifests();
+        let parsed = match (step.status, manifests.get(&step.canonical_tool_name)) {
             (ToolCallStatus::ResultRewritten, _) => {
                 serde_json::from_slice(&bytes).map_err(|error| error.to_string())
             }

@@ -32,7 +32,7 @@ pub(crate) const HOOK_RULE: &str = "policy.approval.hook";
 /// A call that is planned and has not happened.
 pub(crate) struct ToolRequest<'a> {
     pub(crate) kernel: &'a Kernel,
-    pub(crate) manifest: &'a Manifest,
+    pub(crate) manifest: &'a Arc<Manifest>,
     pub(crate) call: PlannedCall,
     staged: Option<PlannedCall>,
     /// A hook wants a person to decide.
@@ -42,6 +42,7 @@ pub(crate) struct ToolRequest<'a> {
 /// Everything that follows from a call's arguments.
 #[derive(Clone)]
 pub(crate) struct PlannedCall {
+    pub(crate) manifest: Arc<Manifest>,
     pub(crate) facts: CallFacts,
     pub(crate) arguments: Map<String, Value>,
     pub(crate) planned: Planned,
@@ -53,7 +54,7 @@ impl PlannedCall {
     /// Completes the facts of a call.
     pub(crate) fn new(
         kernel: &Kernel,
-        manifest: &Manifest,
+        manifest: &Arc<Manifest>,
         mut facts: CallFacts,
         arguments: Map<String, Value>,
         planned: Planned,
@@ -64,12 +65,13 @@ impl PlannedCall {
         let policy = kernel.policy_digest();
         facts.fingerprint = Some(fingerprint(&facts.agent_id, manifest, &planned.plan, policy));
         facts.plan(manifest, &args.digest(), &rendering)?;
-        Ok(Self { facts, arguments, planned, rendering, args })
+        let manifest = Arc::clone(manifest);
+        Ok(Self { manifest, facts, arguments, planned, rendering, args })
     }
 }
 
 impl<'a> ToolRequest<'a> {
-    pub(crate) fn new(kernel: &'a Kernel, manifest: &'a Manifest, call: PlannedCall) -> Self {
+    pub(crate) fn new(kernel: &'a Kernel, manifest: &'a Arc<Manifest>, call: PlannedCall) -> Self {
         Self { kernel, manifest, call, staged: None, asks: None }
     }
 

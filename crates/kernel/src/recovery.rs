@@ -415,7 +415,8 @@ struct Shown {
 /// The call as it was shown before, planned again from its stored arguments; `None` unless it
 /// is the same call to the last byte.
 async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<Shown> {
-    let manifest = kernel.manifests().get(&request.canonical_tool_name)?;
+    let manifests = kernel.manifests();
+    let manifest = manifests.get(&request.canonical_tool_name)?;
     let digest = Digest::parse(request.requested_args_ref.as_str()).ok()?;
     let args = kernel.journal().content(seq, digest).await.ok()??;
     let args = serde_json::from_slice(&args).ok()?;

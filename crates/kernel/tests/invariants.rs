@@ -17,7 +17,7 @@ use countersign_core::journal::JournalPayload;
 use countersign_core::tool::ToolCallStatus;
 use countersign_escalation::ResolveError;
 use countersign_kernel::Policy;
-use countersign_manifest::EnvelopeStatus;
+use countersign_manifest::{EnvelopeStatus, ManifestSet};
 use countersign_ports::journal::Journal as _;
 use countersign_ports::memory::ManualClock;
 use serde_json::json;
@@ -360,6 +360,33 @@ async fn bound_approval_a_changed_manifest_or_policy_needs_a_new_one() {
         let (journal, clock) = crash_after_approval(w).await;
         let w = start(journal, clock, setup).await;
         assert_eq!(w.found.unused_approvals, 1);
+        let call = w.spawn("write", json!({"file": "a"}));
+        w.held().await;
+        assert_eq!(w.ran(), 0);
+        call.abort();
+    }
+}
+
+#[tokio::test]
+async fn bound_approval_a_tool_that_is_replaced_while_its_call_is_held_needs_a_new_one() {
+    let mut tools = Setup::default().tools;
+    tools.iter_mut().for_each(|(_, text)| *text = text.replace("Writes.", "Writes!"));
+    for tools in [tools, Vec::new()] {
+        let w = world().await;
+        let mut changes = w.kernel.manifests_changes();
+        let call = w.spawn("write", json!({"file": "a"}));
+        w.held().await;
+        w.kernel.manifests_replace(ManifestSet::load(tools).0);
+        assert!(changes.has_changed().unwrap());
+        w.decide(DecisionKind::Approve, "ada").await.unwrap();
+        let governed = call.await.unwrap();
+        let denial = governed.denial.unwrap();
+        assert_eq!(denial.code, "approval.stale", "{denial:?}");
+        assert!(denial.message.contains("has changed"), "{denial:?}");
+        assert_eq!(w.ran(), 0);
+        // It can be taken up by nothing that comes later.
+        changes.mark_unchanged();
+        w.kernel.manifests_replace(ManifestSet::load(Setup::default().tools).0);
         let call = w.spawn("write", json!({"file": "a"}));
         w.held().await;
         assert_eq!(w.ran(), 0);

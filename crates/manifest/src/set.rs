@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use countersign_core::digest::Digest;
 use serde::Serialize;
@@ -40,9 +41,9 @@ impl fmt::Display for FileDiagnostic {
 }
 
 /// The tools that are served. A tool that two files define is not among them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ManifestSet {
-    tools: BTreeMap<String, Manifest>,
+    tools: BTreeMap<String, Arc<Manifest>>,
 }
 
 impl ManifestSet {
@@ -98,7 +99,7 @@ impl ManifestSet {
                 let names = names.join(" and ");
                 found.extend(owners.iter().map(|(file, _)| duplicate(file, &name, &names)));
             } else if let Some((_, manifest)) = owners.pop() {
-                served.insert(name, manifest);
+                served.insert(name, Arc::new(manifest));
             }
         }
         // Stable: the findings of one file keep their order.
@@ -113,14 +114,28 @@ impl ManifestSet {
         self.tools.retain(|_, manifest| keep(manifest));
     }
 
+    /// Adds a tool, unless there is one of that name: then the set is as it was, and the tool is
+    /// handed back.
+    ///
+    /// # Errors
+    /// The tool that was not added.
+    pub fn add(&mut self, manifest: impl Into<Arc<Manifest>>) -> Result<(), Arc<Manifest>> {
+        let manifest = manifest.into();
+        if self.tools.contains_key(&manifest.name) {
+            return Err(manifest);
+        }
+        self.tools.insert(manifest.name.clone(), manifest);
+        Ok(())
+    }
+
     /// The manifest of a tool by its exact name.
     #[must_use]
-    pub fn get(&self, tool: &str) -> Option<&Manifest> {
+    pub fn get(&self, tool: &str) -> Option<&Arc<Manifest>> {
         self.tools.get(tool)
     }
 
     /// All tools, by name.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Manifest> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Manifest>> {
         self.tools.values()
     }
 

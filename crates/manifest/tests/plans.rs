@@ -359,7 +359,7 @@ fn one_bad_file_hides_no_good_one() {
     ];
     let files = files.map(|(name, text)| (name.to_owned(), text));
     let (set, found) = ManifestSet::load(files.clone());
-    let names: Vec<_> = set.iter().map(Manifest::name).collect();
+    let names: Vec<_> = set.iter().map(|m| m.name()).collect();
     assert_eq!(names, ["b", "d"]);
     assert!(set.get("twice").is_none() && set.get("b").is_some());
     let found: Vec<_> =
@@ -443,7 +443,7 @@ fn the_examples_plan() {
         let planned = manifest.plan(&object(args)).unwrap_or_else(|e| panic!("{tool}: {e:?}"));
         assert_eq!(render_command(&planned.plan), expected);
     }
-    let waiting: Vec<_> = set.iter().filter(|m| m.human_approval()).map(Manifest::name).collect();
+    let waiting: Vec<_> = set.iter().filter(|m| m.human_approval()).map(|m| m.name()).collect();
     assert_eq!(waiting, ["create_directory", "git_commit", "git_diff", "git_status", "move_file"]);
     for (tool, args) in [
         ("git_log", r#"{"revision": "--output=x"}"#),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::request::Parts;
@@ -10,7 +10,7 @@ use countersign_core::hold::HoldStatus;
 use countersign_core::id::{ApprovalRequestId, IdempotencyKey, SessionId};
 use countersign_core::text::visible;
 use countersign_kernel::{CallOptions, Kernel, Run};
-use countersign_manifest::{Envelope, Manifest};
+use countersign_manifest::{Envelope, Manifest, ManifestSet};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CustomRequest, CustomResult,
     ErrorCode, Implementation, InitializeRequestParams, InitializeResult, JsonObject,
@@ -52,16 +52,46 @@ const KEY: &str = "countersign/idempotency-key";
 /// What all handlers share.
 pub(crate) struct Shared {
     pub(crate) gateway: Arc<Gateway>,
-    tools: Vec<Tool>,
+    tools: Mutex<Listing>,
 }
+
+/// The tools as they are listed, and what that was made of.
+type Listing = (Arc<ManifestSet>, Arc<Vec<Tool>>);
 
 impl Shared {
     pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
-        let output = object(Envelope::output_schema());
-        let kernel = &gateway.kernel;
-        let tools = kernel.manifests().iter().map(|manifest| tool(kernel, manifest, &output));
-        let tools = tools.collect();
+        let tools = Mutex::new(listing(&gateway.kernel, gateway.kernel.manifests()));
         Self { gateway, tools }
+    }
+
+    fn tools(&self) -> Arc<Vec<Tool>> {
+        let manifests = self.gateway.kernel.manifests();
+        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&tools.0, &manifests) {
+            *tools = listing(&self.gateway.kernel, manifests);
+        }
+        Arc::clone(&tools.1)
+    }
+}
+
+fn listing(kernel: &Kernel, manifests: Arc<ManifestSet>) -> Listing {
+    let output = object(Envelope::output_schema());
+    let tools = manifests.iter().map(|manifest| tool(kernel, manifest, &output)).collect();
+    (manifests, Arc::new(tools))
+}
+
+/// Tells the client of a session when there are other tools, until the session ends.
+async fn tell_of_changes(shared: Arc<Shared>, session: Arc<AgentRun>, peer: Peer<RoleServer>) {
+    let mut changes = shared.gateway.kernel.manifests_changes();
+    loop {
+        tokio::select! {
+            () = session.over() => return,
+            changed = changes.changed() => {
+                if changed.is_err() || peer.notify_tool_list_changed().await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -144,7 +174,9 @@ fn own_session(parts: Option<&Parts>) -> Result<Option<SessionId>, ErrorData> {
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let version = self.shared.gateway.version.clone();
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        let capabilities =
+            ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build();
+        ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("countersign", version))
             .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
             .with_instructions(INSTRUCTIONS)
@@ -183,13 +215,15 @@ impl ServerHandler for Handler {
                 .start(own, how)
                 .await
                 .map_err(|error| ErrorData::internal_error(error, None))?;
+            let (shared, session) = (Arc::clone(&self.shared), Arc::clone(session));
+            tokio::spawn(tell_of_changes(shared, session, ctx.peer.clone()));
         }
         ctx.peer.set_peer_info(request.clone());
         self.negotiate_initialize(&request)
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.shared.tools.iter().find(|tool| tool.name == name).cloned()
+        self.shared.tools().iter().find(|tool| tool.name == name).cloned()
     }
 
     async fn list_tools(
@@ -198,7 +232,7 @@ impl ServerHandler for Handler {
         ctx: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         self.session(&ctx)?;
-        Ok(ListToolsResult::with_all_items(self.shared.tools.clone()))
+        Ok(ListToolsResult::with_all_items(self.shared.tools().to_vec()))
     }
 
     /// A request whose parameters do not fit its method arrives here, too.

@@ -52,6 +52,15 @@ impl AgentRun {
         self.run.get()
     }
 
+    /// Returns when the session has ended, in whichever way.
+    pub(crate) async fn over(&self) {
+        tokio::select! {
+            () = self.ended.cancelled() => {}
+            () = self.input_ended.cancelled() => {}
+            () = self.gateway.give_up.cancelled() => {}
+        }
+    }
+
     pub(crate) fn stopping(&self) -> bool {
         self.gateway.stopping.is_cancelled()
     }
