@@ -11,6 +11,7 @@ mod config;
 mod contract;
 mod doctor;
 mod endpoint;
+mod executors;
 mod explain;
 mod hooks;
 mod journal;

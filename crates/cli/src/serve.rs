@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::digest::Digest;
-use countersign_exec::{ProcessConfig, ProcessExecutor, SupervisorCommand};
 use countersign_kernel::{Kernel, Parts};
-use countersign_manifest::{BackendKind, Manifest, ManifestSet, OutputFormat, Severity};
+use countersign_manifest::{ManifestSet, Severity};
 use countersign_ports::journal::Journal as _;
 use countersign_server::{Role, Server, ServerConfig, ServerParts};
 use countersign_store_sqlite::SqliteJournal;
@@ -20,6 +19,7 @@ use tokio::sync::SetOnce;
 use crate::approvals::{self, Deciding};
 use crate::args::{Global, Serve};
 use crate::config::{self, Loaded};
+use crate::executors::{self, Surroundings};
 use crate::hooks;
 use crate::notifiers;
 use crate::output::{Failure, Paint};
@@ -95,12 +95,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     }
     let Deciding { rules, delegations } = approvals::build(loaded, &manifests, &state.principals)?;
     let policy = loaded.policy(rules, context);
-    let executor = ProcessExecutor::new(ProcessConfig {
-        root: root.clone(),
-        env,
-        path,
-        supervisor: SupervisorCommand::this_binary(),
-    });
+    let executor = executors::build(Surroundings { root: root.clone(), env, path });
     let tools = manifests.iter().len();
     let hooked = hooks.len();
     let held = manifests.iter().filter(|manifest| policy.may_hold(manifest)).count();
@@ -352,27 +347,11 @@ pub(crate) fn load_manifests(dir: &Path) -> Result<(ManifestSet, Vec<String>), F
     });
     problems.extend(found);
     problems.extend(set.iter().filter_map(|manifest| {
-        let (name, what) = (manifest.name(), not_yet(manifest)?);
-        Some(format!("{name}: its manifest is right, but {what} not there yet (not served)"))
+        let (name, what) = (manifest.name(), executors::missing(manifest)?);
+        Some(format!("{name}: its manifest is right, but {what} (not served)"))
     }));
-    set.retain(|manifest| not_yet(manifest).is_none());
+    set.retain(|manifest| executors::missing(manifest).is_none());
     Ok((set, problems))
-}
-
-/// What a tool asks for that nothing here does: it is not served, rather than without it.
-fn not_yet(manifest: &Manifest) -> Option<String> {
-    let format = manifest.output().format();
-    if manifest.backend() != BackendKind::Command {
-        Some(format!("running {} tools is", manifest.backend().as_str()))
-    } else if manifest.filesystem().is_some() {
-        Some("confinement by [filesystem] is".to_owned())
-    } else if manifest.evidence().is_some() {
-        Some("[tool.evidence] is".to_owned())
-    } else if !matches!(format, OutputFormat::Text | OutputFormat::Json) {
-        Some(format!("reading {} output is", format.as_str()))
-    } else {
-        None
-    }
 }
 
 pub(crate) fn tool_path(configured: Option<Vec<PathBuf>>) -> Vec<PathBuf> {

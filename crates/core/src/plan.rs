@@ -26,6 +26,49 @@ pub enum Plan {
     Callback(CallbackPlan),
 }
 
+impl Plan {
+    /// What kind of executor it takes.
+    #[must_use]
+    pub fn kind(&self) -> PlanKind {
+        match self {
+            Self::Command(_) => PlanKind::Command,
+            Self::Executor(_) => PlanKind::Executor,
+            Self::Http(_) => PlanKind::Http,
+            Self::Mcp(_) => PlanKind::Mcp,
+            Self::Callback(_) => PlanKind::Callback,
+        }
+    }
+}
+
+/// The forms of a [`Plan`], for choosing what runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PlanKind {
+    /// [`Plan::Command`].
+    Command,
+    /// [`Plan::Executor`].
+    Executor,
+    /// [`Plan::Http`].
+    Http,
+    /// [`Plan::Mcp`].
+    Mcp,
+    /// [`Plan::Callback`].
+    Callback,
+}
+
+impl PlanKind {
+    /// The word for people and in the name of an executor.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Executor => "executor",
+            Self::Http => "http",
+            Self::Mcp => "mcp",
+            Self::Callback => "callback",
+        }
+    }
+}
+
 /// One process to start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandPlan {

@@ -21,6 +21,7 @@
 
 mod address;
 mod check;
+mod dispatch;
 mod executor;
 pub mod hook;
 pub mod notify;
@@ -29,4 +30,5 @@ pub mod supervise;
 mod tree;
 mod webhook;
 
+pub use dispatch::Dispatch;
 pub use executor::{ProcessConfig, ProcessExecutor, SupervisorCommand};

@@ -66,6 +66,10 @@ impl Kernel {
             ExecutionStatus::Signalled(signal) => {
                 (EnvelopeStatus::Error, None, Some(format!("ended by signal {signal}")))
             }
+            ExecutionStatus::Answered { ok: true, .. } => (EnvelopeStatus::Success, None, None),
+            ExecutionStatus::Answered { ok: false, note } => {
+                (EnvelopeStatus::Error, None, Some(note.clone()))
+            }
             ExecutionStatus::TimedOut => {
                 let after = limits.timeout.as_secs_f64();
                 let text = format!("not done within {after} s; everything it started was killed");
@@ -120,6 +124,7 @@ pub(crate) fn summary(status: &ExecutionStatus, bytes: u64, time: Duration) -> S
     let end = match status {
         ExecutionStatus::Exited(code) => format!("exit code {code}"),
         ExecutionStatus::Signalled(signal) => format!("ended by signal {signal}"),
+        ExecutionStatus::Answered { note, .. } => format!("answered: {note}"),
         ExecutionStatus::TimedOut => "killed at its deadline".to_owned(),
         ExecutionStatus::NotStarted(why) => format!("not started: {why}"),
         ExecutionStatus::Unknown(why) => format!("outcome not known: {why}"),

@@ -728,8 +728,11 @@ impl Kernel {
             }
         });
         let terminal = match &execution.status {
-            ExecutionStatus::Exited(0) => EffectTerminalStatus::Completed,
+            ExecutionStatus::Exited(0) | ExecutionStatus::Answered { ok: true, .. } => {
+                EffectTerminalStatus::Completed
+            }
             ExecutionStatus::Exited(_)
+            | ExecutionStatus::Answered { .. }
             | ExecutionStatus::Signalled(_)
             | ExecutionStatus::NotStarted(_) => EffectTerminalStatus::Failed,
             ExecutionStatus::TimedOut => EffectTerminalStatus::TimedOut,

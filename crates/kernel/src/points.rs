@@ -64,7 +64,7 @@ impl PlannedCall {
         let args = exact(&arguments)?;
         let policy = kernel.policy_digest();
         facts.fingerprint = Some(fingerprint(&facts.agent_id, manifest, &planned.plan, policy));
-        facts.plan(manifest, &args.digest(), &rendering)?;
+        facts.plan(manifest, planned.plan.kind(), &args.digest(), &rendering)?;
         let manifest = Arc::clone(manifest);
         Ok(Self { manifest, facts, arguments, planned, rendering, args })
     }

@@ -18,6 +18,7 @@ use countersign_core::journal::{
     EncodeError, EncodedDraft, JournalDraft, JournalRecord, RecordBase, RecoveryMarker,
     RunLifecycle, TOOL_CALL_KEY, UnsafePendingEffect,
 };
+use countersign_core::plan::PlanKind;
 use countersign_core::refs::{
     CorrelationEntry, DestinationKind, DestinationRef, EntityKind, EntityRef, PolicyKind,
     PolicyRef, PrivacyClass, RetentionClass, SourceKind, SourceRef,
@@ -140,6 +141,8 @@ pub(crate) struct CallFacts {
     pub(crate) source: SourceRef,
     pub(crate) tool: String,
     pub(crate) manifest: Option<SidecarRef>,
+    /// What the plan takes; until there is one, what most do.
+    pub(crate) kind: PlanKind,
     pub(crate) risk: RiskClass,
     pub(crate) args_ref: Option<ContentRef>,
     pub(crate) args_summary: String,
@@ -168,6 +171,7 @@ impl CallFacts {
             source: run.source().clone(),
             tool,
             manifest: None,
+            kind: PlanKind::Command,
             risk: RiskClass::Low,
             args_ref: None,
             args_summary: "not read".to_owned(),
@@ -184,6 +188,7 @@ impl CallFacts {
     pub(crate) fn plan(
         &mut self,
         manifest: &Manifest,
+        kind: PlanKind,
         args: &Digest,
         rendering: &Rendering,
     ) -> Result<(), IdError> {
@@ -193,6 +198,7 @@ impl CallFacts {
             version: manifest.version().to_owned(),
             content_hash: Some(manifest.digest().to_owned()),
         });
+        self.kind = kind;
         self.risk = match manifest.risk_tier() {
             RiskTier::Info | RiskTier::Low => RiskClass::Low,
             RiskTier::Medium => RiskClass::Medium,
@@ -210,6 +216,23 @@ impl CallFacts {
 
     fn destination(&self) -> Result<DestinationRef, IdError> {
         Ok(DestinationRef::new(DestinationKind::Tool, RefId::new(format!("tool.{}", self.tool))?))
+    }
+
+    /// What runs the plan, by its name in records.
+    fn executor(&self) -> &'static str {
+        match self.kind {
+            PlanKind::Command | PlanKind::Executor => "executor.process",
+            PlanKind::Http => "executor.http",
+            PlanKind::Mcp => "executor.mcp",
+            PlanKind::Callback => "executor.callback",
+        }
+    }
+
+    fn effect_class(&self) -> EffectClass {
+        match self.kind {
+            PlanKind::Http | PlanKind::Mcp => EffectClass::Network,
+            PlanKind::Command | PlanKind::Executor | PlanKind::Callback => EffectClass::Process,
+        }
     }
 
     fn effect_id(&self) -> Result<EffectId, IdError> {
@@ -271,10 +294,10 @@ impl CallFacts {
             namespace: format!("tool.{}", self.tool),
             source: self.source.clone(),
             destination: self.destination()?,
-            executor_ref: Some(RefId::new("executor.process")?),
+            executor_ref: Some(RefId::new(self.executor())?),
             policy_refs,
             sidecar_refs: self.manifest.iter().cloned().collect(),
-            effect_class: EffectClass::Process,
+            effect_class: self.effect_class(),
             risk_class: self.risk,
             privacy: PrivacyClass::default(),
             retention: RetentionClass::Durable,
@@ -388,7 +411,7 @@ impl CallFacts {
                 SourceKind::Tool,
                 RefId::new(format!("tool.{}", self.tool))?,
             ),
-            effect_class: EffectClass::Process,
+            effect_class: self.effect_class(),
             risk_class: self.risk,
             requested_args_ref: match &self.args_ref {
                 Some(args) => args.clone(),

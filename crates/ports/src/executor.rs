@@ -32,11 +32,18 @@ pub enum ExecutionStatus {
     Exited(i32),
     /// The program was ended by this signal, not by the executor.
     Signalled(i32),
+    /// Nothing of this machine ran: another one answered, such as a web or an MCP server.
+    Answered {
+        /// Whether the answer is a success, as the plan or the protocol defines it.
+        ok: bool,
+        /// The answer's own word for how it went, such as `HTTP 404`; for a person, in one line.
+        note: String,
+    },
     /// The deadline came first; everything the call started was killed.
     TimedOut,
     /// Nothing ran. The text says why, for a person.
     NotStarted(String),
-    /// The program started, and how it ended cannot be known. The text says why.
+    /// It started, or a request may have arrived, and how it ended cannot be known. The text says why.
     Unknown(String),
 }
 
@@ -45,7 +52,7 @@ pub enum ExecutionStatus {
 pub struct Execution {
     /// How it ended.
     pub status: ExecutionStatus,
-    /// The first `output_max_bytes` bytes of standard output, as they came.
+    /// The first `output_max_bytes` bytes of standard output, or of an answer, as they came.
     pub stdout: Vec<u8>,
     /// SHA-256 over all of standard output, also what was not kept.
     pub stdout_sha256: [u8; 32],

@@ -49,6 +49,7 @@ impl ProcessHook {
                 return Err(format!("the answer exceeds {max} bytes"));
             }
             ExecutionStatus::Exited(0) => return Ok(run.stdout),
+            ExecutionStatus::Answered { note, .. } => note.clone(),
             ExecutionStatus::Exited(code) => format!("the hook exited with code {code}"),
             ExecutionStatus::Signalled(signal) => format!("the hook ended by signal {signal}"),
             ExecutionStatus::TimedOut => {
