@@ -48,9 +48,9 @@ pub(crate) struct Options {
     /// A look at everything within seconds: the figures say little
     #[arg(long)]
     short: bool,
-    /// Only filling and draining, without anything beside it: for a profiler
-    #[arg(long)]
-    alone: bool,
+    /// Only filling and draining, by so many tasks, without anything beside it: for a profiler
+    #[arg(long, value_name = "TASKS")]
+    alone: Option<usize>,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -462,9 +462,11 @@ impl Options {
 
 pub(crate) fn run(options: &Options) {
     std::fs::create_dir_all(&options.dir).unwrap();
-    if options.alone {
-        let each = fill_and_drain(Arc::new(InMemory::default()), options.full(), 1);
-        println!("{:.0} holds/s", runtime().block_on(each));
+    if let Some(tasks) = options.alone {
+        for _ in 0..options.rounds() {
+            let each = fill_and_drain(Arc::new(InMemory::default()), options.full(), tasks);
+            println!("{:.0} holds/s", runtime().block_on(each));
+        }
         return;
     }
     let memory = options.in_memory();

@@ -123,44 +123,45 @@ pub struct Carried {
     pub escalated: u32,
 }
 
-/// A hold at one moment. Clones share one allocation; what changes makes a new one.
+/// A hold at one moment. Clones share what was asked; what has happened since is beside it.
 #[derive(Clone, PartialEq)]
-pub struct Held(Arc<Body>);
+pub struct Held {
+    asked: Arc<Asked>,
+    since: Option<Arc<Since>>,
+    status: HoldStatus,
+}
 
-#[derive(Clone, PartialEq)]
-struct Body {
+/// What is held, as it was asked or edited.
+#[derive(PartialEq)]
+struct Asked {
     id: ApprovalRequestId,
     agent_id: AgentId,
     created_at_millis: u64,
     expires_at_millis: u64,
-    /// The summary, the reason, and the context in JSON, one after the other.
-    text: Arc<str>,
-    summary_end: usize,
-    reason_end: usize,
-    more: Option<Box<More>>,
+    text: Text,
+    policy: Option<Arc<HoldPolicy>>,
     fingerprint: Option<Digest>,
     rendering_digest: Option<Digest>,
     kind: HoldKind,
-    status: HoldStatus,
 }
 
-/// What most holds do not have.
+/// What has happened to a hold: nothing, mostly.
 #[derive(Clone, Default, PartialEq)]
-struct More {
-    policy: Option<Arc<HoldPolicy>>,
+struct Since {
     votes: Vec<Vote>,
     claim: Option<Claimed>,
     edited_from: Option<Digest>,
     edited: bool,
     escalated: u32,
-    deep_context: Option<Value>,
 }
 
+#[derive(PartialEq)]
 struct Text {
-    text: Arc<str>,
+    /// The summary, the reason, and the context in JSON, one after the other.
+    text: Box<str>,
     summary_end: usize,
     reason_end: usize,
-    deep_context: Option<Value>,
+    deep_context: Option<Box<Value>>,
 }
 
 fn is_deep(value: &Value, left: usize) -> bool {
@@ -172,15 +173,33 @@ fn is_deep(value: &Value, left: usize) -> bool {
     }
 }
 
-fn text(summary: &str, reason: &str, context: Snapshot) -> Text {
-    let (context, deep_context) = match context.0 {
-        Repr::Text(text) => (text, None),
-        Repr::Deep(value) => (Box::default(), Some(*value)),
-    };
-    let (summary_end, reason_end) = (summary.len(), summary.len() + reason.len());
-    let mut text = String::with_capacity(reason_end + context.len());
-    [summary, reason, &context].into_iter().for_each(|part| text.push_str(part));
-    Text { text: text.into(), summary_end, reason_end, deep_context }
+impl Text {
+    fn new(summary: &str, reason: &str, context: Snapshot) -> Self {
+        let (context, deep_context) = match context.0 {
+            Repr::Text(text) => (text, None),
+            Repr::Deep(value) => (Box::default(), Some(value)),
+        };
+        let (summary_end, reason_end) = (summary.len(), summary.len() + reason.len());
+        let mut text = String::with_capacity(reason_end + context.len());
+        [summary, reason, &context].into_iter().for_each(|part| text.push_str(part));
+        Self { text: text.into(), summary_end, reason_end, deep_context }
+    }
+
+    fn summary(&self) -> &str {
+        self.text.get(..self.summary_end).unwrap_or_default()
+    }
+
+    fn reason(&self) -> &str {
+        self.text.get(self.summary_end..self.reason_end).unwrap_or_default()
+    }
+
+    fn context(&self) -> Value {
+        if let Some(context) = &self.deep_context {
+            return (**context).clone();
+        }
+        let json = self.text.get(self.reason_end..).unwrap_or_default();
+        serde_json::from_str(json).unwrap_or(Value::Null)
+    }
 }
 
 impl Held {
@@ -192,151 +211,144 @@ impl Held {
         expires_at_millis: u64,
         policy: Option<Arc<HoldPolicy>>,
     ) -> Self {
-        let Text { text, summary_end, reason_end, deep_context } =
-            text(&request.summary, &request.reason, request.context_snapshot);
-        let more = (policy.is_some() || deep_context.is_some())
-            .then(|| Box::new(More { policy, deep_context, ..More::default() }));
-        Self(Arc::new(Body {
+        let asked = Asked {
             id: request.id,
             agent_id,
             created_at_millis: request.created_at_millis,
             expires_at_millis,
-            text,
-            summary_end,
-            reason_end,
-            more,
+            text: Text::new(&request.summary, &request.reason, request.context_snapshot),
+            policy,
             fingerprint: request.fingerprint,
             rendering_digest: request.rendering_digest,
             kind: request.kind,
-            status: HoldStatus::Pending,
-        }))
+        };
+        Self { asked: Arc::new(asked), since: None, status: HoldStatus::Pending }
     }
 
     /// The approval request that waits.
     #[must_use]
     pub fn id(&self) -> &ApprovalRequestId {
-        &self.0.id
+        &self.asked.id
     }
 
     /// Who asked.
     #[must_use]
     pub fn agent_id(&self) -> &AgentId {
-        &self.0.agent_id
+        &self.asked.agent_id
     }
 
     /// What kind of action.
     #[must_use]
     pub fn kind(&self) -> HoldKind {
-        self.0.kind
+        self.asked.kind
     }
 
     /// Where it stands.
     #[must_use]
     pub fn status(&self) -> HoldStatus {
-        self.0.status
+        self.status
     }
 
     /// One line: what would happen.
     #[must_use]
     pub fn summary(&self) -> &str {
-        self.0.text.get(..self.0.summary_end).unwrap_or_default()
+        self.asked.text.summary()
     }
 
     /// Which rule asks for a person.
     #[must_use]
     pub fn reason(&self) -> &str {
-        self.0.text.get(self.0.summary_end..self.0.reason_end).unwrap_or_default()
+        self.asked.text.reason()
     }
 
     /// What the approver needs to see. Read from text at every call.
     #[must_use]
     pub fn context_snapshot(&self) -> Value {
-        if let Some(context) = self.more().and_then(|more| more.deep_context.as_ref()) {
-            return context.clone();
-        }
-        let json = self.0.text.get(self.0.reason_end..).unwrap_or_default();
-        serde_json::from_str(json).unwrap_or(Value::Null)
+        self.asked.text.context()
     }
 
     /// Milliseconds since the Unix epoch.
     #[must_use]
     pub fn created_at_millis(&self) -> u64 {
-        self.0.created_at_millis
+        self.asked.created_at_millis
     }
 
     /// Milliseconds since the Unix epoch; from then on silence is a denial.
     #[must_use]
     pub fn expires_at_millis(&self) -> u64 {
-        self.0.expires_at_millis
+        self.asked.expires_at_millis
     }
 
     /// The exact call an approval would release.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Digest> {
-        self.0.fingerprint
+        self.asked.fingerprint
     }
 
     /// The digest of what the approver is shown.
     #[must_use]
     pub fn rendering_digest(&self) -> Option<Digest> {
-        self.0.rendering_digest
+        self.asked.rendering_digest
     }
 
     /// Whose approvals it takes; `None` when one approver is enough.
     #[must_use]
     pub fn policy(&self) -> Option<&HoldPolicy> {
-        self.more()?.policy.as_deref()
+        self.asked.policy.as_deref()
     }
 
     /// The answers so far, where a policy asks for several.
     #[must_use]
     pub fn votes(&self) -> &[Vote] {
-        self.more().map_or(&[], |more| &more.votes)
+        self.since.as_ref().map_or(&[], |since| &since.votes)
     }
 
     /// The approvals that count: those of the call as it is now.
     #[must_use]
     pub fn approvals(&self) -> Vec<&Vote> {
-        self.votes().iter().filter(|vote| vote.approves(self.0.fingerprint)).collect()
+        self.votes().iter().filter(|vote| vote.approves(self.asked.fingerprint)).collect()
     }
 
     /// Who is looking at it.
     #[must_use]
     pub fn claim(&self) -> Option<&Claimed> {
-        self.more()?.claim.as_ref()
+        self.since.as_ref()?.claim.as_ref()
     }
 
     /// The fingerprint of the call as it was asked.
     #[must_use]
     pub fn asked_fingerprint(&self) -> Option<Digest> {
-        match self.more() {
-            Some(more) if more.edited => more.edited_from,
-            _ => self.0.fingerprint,
+        match &self.since {
+            Some(since) if since.edited => since.edited_from,
+            _ => self.asked.fingerprint,
         }
     }
 
     /// How many steps of escalation have been taken.
     #[must_use]
     pub fn escalated(&self) -> u32 {
-        self.more().map_or(0, |more| more.escalated)
+        self.since.as_ref().map_or(0, |since| since.escalated)
     }
 
     /// Milliseconds since the Unix epoch when time alone changes something next.
     pub(crate) fn due_millis(&self) -> u64 {
         let claim = self.claim().map(|claim| claim.until_millis);
-        [claim, self.escalates_at()].into_iter().flatten().fold(self.0.expires_at_millis, u64::min)
+        [claim, self.escalates_at()]
+            .into_iter()
+            .flatten()
+            .fold(self.asked.expires_at_millis, u64::min)
     }
 
     /// Milliseconds since the Unix epoch of the next step of escalation.
     pub(crate) fn escalates_at(&self) -> Option<u64> {
         let step = usize::try_from(self.escalated()).ok()?;
         let after = self.policy()?.escalation().get(step)?.after_ms;
-        Some(self.0.created_at_millis.saturating_add(after))
+        Some(self.asked.created_at_millis.saturating_add(after))
     }
 
     /// How many steps of escalation are open at the time `now`, taken or about to be.
     pub(crate) fn open_steps(&self, now: u64) -> u32 {
-        let since = now.saturating_sub(self.0.created_at_millis);
+        let since = now.saturating_sub(self.asked.created_at_millis);
         let open = self.policy().map_or(0, |policy| policy.steps_open(since));
         open.max(self.escalated())
     }
@@ -344,19 +356,18 @@ impl Held {
     /// As every surface lists it.
     #[must_use]
     pub fn to_action(&self) -> HeldAction {
-        let more = self.more();
         HeldAction {
-            id: self.0.id.clone(),
-            agent_id: self.0.agent_id.clone(),
-            kind: self.0.kind,
+            id: self.asked.id.clone(),
+            agent_id: self.asked.agent_id.clone(),
+            kind: self.asked.kind,
             summary: self.summary().to_owned(),
             reason: self.reason().to_owned(),
             context_snapshot: self.context_snapshot(),
-            created_at: rfc3339(self.0.created_at_millis),
-            expires_at: rfc3339(self.0.expires_at_millis),
-            status: self.0.status,
-            fingerprint: self.0.fingerprint,
-            rendering_digest: self.0.rendering_digest,
+            created_at: rfc3339(self.asked.created_at_millis),
+            expires_at: rfc3339(self.asked.expires_at_millis),
+            status: self.status,
+            fingerprint: self.asked.fingerprint,
+            rendering_digest: self.asked.rendering_digest,
             policy: self.policy().cloned(),
             votes: self.votes().to_vec(),
             claim: self.claim().map(|claim| Claim {
@@ -364,24 +375,20 @@ impl Held {
                 at: rfc3339(claim.at_millis),
                 until: rfc3339(claim.until_millis),
             }),
-            edited_from: more.and_then(|more| more.edited_from),
+            edited_from: self.since.as_ref().and_then(|since| since.edited_from),
             escalated: self.escalated(),
         }
     }
 
-    fn more(&self) -> Option<&More> {
-        self.0.more.as_deref()
+    fn changed(&self, change: impl FnOnce(&mut Since)) -> Self {
+        let mut since = self.since.as_deref().cloned().unwrap_or_default();
+        change(&mut since);
+        Self { since: Some(Arc::new(since)), ..self.clone() }
     }
 
-    fn changed(&self, change: impl FnOnce(&mut More)) -> Self {
-        let mut body = (*self.0).clone();
-        change(body.more.get_or_insert_default());
-        Self(Arc::new(body))
-    }
-
-    pub(crate) fn carrying(&self, carried: Carried) -> Self {
+    pub(crate) fn carrying(self, carried: Carried) -> Self {
         if carried == Carried::default() {
-            return self.clone();
+            return self;
         }
         let mut votes: Vec<Vote> = Vec::new();
         for vote in carried.votes {
@@ -391,45 +398,47 @@ impl Held {
                 votes.push(vote);
             }
         }
-        self.changed(|more| {
-            more.votes = votes;
-            more.claim = carried.claim;
-            more.escalated = carried.escalated;
+        self.changed(|since| {
+            since.votes = votes;
+            since.claim = carried.claim;
+            since.escalated = carried.escalated;
         })
     }
 
     pub(crate) fn with_status(&self, status: HoldStatus) -> Self {
-        Self(Arc::new(Body { status, ..(*self.0).clone() }))
+        Self { status, ..self.clone() }
     }
 
     pub(crate) fn with_vote(&self, vote: Vote) -> Self {
-        self.changed(|more| more.votes.push(vote))
+        self.changed(|since| since.votes.push(vote))
     }
 
     pub(crate) fn with_claim(&self, claim: Option<Claimed>) -> Self {
-        self.changed(|more| more.claim = claim)
+        self.changed(|since| since.claim = claim)
     }
 
     pub(crate) fn with_escalation(&self) -> Self {
-        self.changed(|more| more.escalated += 1)
+        self.changed(|since| since.escalated += 1)
     }
 
     pub(crate) fn with_edit(&self, edit: Edit) -> Self {
-        let asked = self.asked_fingerprint();
-        let new = text(&edit.summary, self.reason(), edit.context_snapshot);
-        let Self(body) = self.changed(|more| {
-            more.edited_from = asked;
-            more.edited = true;
-            more.deep_context = new.deep_context;
-        });
-        Self(Arc::new(Body {
-            text: new.text,
-            summary_end: new.summary_end,
-            reason_end: new.reason_end,
+        let from = self.asked_fingerprint();
+        let asked = Asked {
+            id: self.asked.id.clone(),
+            agent_id: self.asked.agent_id.clone(),
+            created_at_millis: self.asked.created_at_millis,
+            expires_at_millis: self.asked.expires_at_millis,
+            text: Text::new(&edit.summary, self.reason(), edit.context_snapshot),
+            policy: self.asked.policy.clone(),
             fingerprint: Some(edit.fingerprint),
             rendering_digest: edit.rendering_digest,
-            ..(*body).clone()
-        }))
+            kind: self.asked.kind,
+        };
+        let edited = self.changed(|since| {
+            since.edited_from = from;
+            since.edited = true;
+        });
+        Self { asked: Arc::new(asked), ..edited }
     }
 }
 

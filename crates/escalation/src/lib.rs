@@ -68,6 +68,7 @@ mod page;
 mod parts;
 mod queue;
 mod shard;
+mod slab;
 mod store;
 mod sync;
 #[cfg(test)]

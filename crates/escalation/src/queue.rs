@@ -18,7 +18,7 @@ use crate::page::{Cursor, Page};
 use crate::store::{Applied, Begun, Ended, Inner, Unapplied};
 use crate::sync::Arc;
 use crate::voter::Voter;
-use crate::waiting::{Admission, Pin, Waiting};
+use crate::waiting::{Admission, Waiting};
 
 /// The longest time a hold may wait.
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -167,7 +167,7 @@ pub struct Resolved {
     /// With its final status.
     pub hold: Held,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: Arc<Outcome>,
 }
 
 impl Eq for Resolved {}
@@ -226,17 +226,16 @@ impl EscalationQueue {
         if self.0.is_closed() {
             return Err(HoldError::Closed);
         }
-        self.0.admit(&agent_id, true)?;
-        Ok(Admission::new(Arc::clone(&self.0), agent_id, timeout))
+        let agent = self.0.admit(agent_id)?;
+        Ok(Admission::new(Arc::clone(&self.0), agent, timeout))
     }
 
     /// A place for a hold from before a restart. It was admitted once, so no limit that has
     /// been lowered since can shut it out.
     #[must_use]
     pub fn readmit(&self, agent_id: AgentId, timeout: Duration) -> Admission {
-        // Without bounds there is always a place.
-        let _ = self.0.admit(&agent_id, false);
-        Admission::new(Arc::clone(&self.0), agent_id, timeout.min(MAX_TIMEOUT))
+        let agent = self.0.readmit(agent_id);
+        Admission::new(Arc::clone(&self.0), agent, timeout.min(MAX_TIMEOUT))
     }
 
     /// Takes a place and makes the hold visible: for whoever has nothing to do in between.
@@ -305,8 +304,7 @@ impl EscalationQueue {
         decision: Decision,
         seen: Option<Digest>,
     ) -> Result<Voted, ResolveError> {
-        let pin = self.pin(id)?;
-        let ended = match self.act(&pin, Event::Vote { voter, decision, seen }).await? {
+        let ended = match self.act(id, Event::Vote { voter, decision, seen }).await? {
             Acted::Pending(held) => return Ok(Voted::Counted(held)),
             Acted::Ended { own, ended } => (own, ended),
         };
@@ -364,21 +362,16 @@ impl EscalationQueue {
     }
 
     async fn change(&self, id: &ApprovalRequestId, event: Event) -> Result<Held, ResolveError> {
-        let pin = self.pin(id)?;
-        match self.act(&pin, event).await? {
+        match self.act(id, event).await? {
             Acted::Pending(held) => Ok(held),
             Acted::Ended { ended, .. } => Err(too_late(ended)),
         }
     }
 
-    fn pin(&self, id: &ApprovalRequestId) -> Result<Pin, ResolveError> {
-        let key = self.0.find(id).ok_or(ResolveError::NotFound)?;
-        Pin::new(&self.0, key).ok_or(ResolveError::NotFound)
-    }
-
     /// What a person does, and what comes of it once it is durable.
-    async fn act(&self, pin: &Pin, event: Event) -> Result<Acted, ResolveError> {
-        let applied = match self.0.begin(pin.key(), event) {
+    async fn act(&self, id: &ApprovalRequestId, event: Event) -> Result<Acted, ResolveError> {
+        let (pin, begun) = self.0.begin(id, event).ok_or(ResolveError::NotFound)?;
+        let applied = match begun {
             Ok(Begun::Applied(applied)) => Ok(applied),
             Ok(Begun::Changing(changing)) => {
                 let changed = self.0.record_change(pin.key(), changing).await;
@@ -437,17 +430,17 @@ impl EscalationQueue {
 
     /// One hold, pending or ended, with its outcome if it has one.
     #[must_use]
-    pub fn find(&self, id: &ApprovalRequestId) -> Option<(HeldAction, Option<Outcome>)> {
+    pub fn find(&self, id: &ApprovalRequestId) -> Option<(HeldAction, Option<Arc<Outcome>>)> {
         let (held, outcome) = self.find_held(id)?;
         Some((held.to_action(), outcome))
     }
 
     /// As [`EscalationQueue::find`], without copying the hold.
     #[must_use]
-    pub fn find_held(&self, id: &ApprovalRequestId) -> Option<(Held, Option<Outcome>)> {
+    pub fn find_held(&self, id: &ApprovalRequestId) -> Option<(Held, Option<Arc<Outcome>>)> {
         let state = self.0.with(self.0.find(id)?, |live| live.state.clone())?;
         Some(match state {
-            State::Final(held, outcome) => (held, Some((*outcome).clone())),
+            State::Final(held, outcome) => (held, Some(outcome)),
             State::Pending(held) | State::Recording(held, _) => (held, None),
         })
     }
@@ -479,7 +472,7 @@ enum Acted {
 
 impl From<Ended> for Resolved {
     fn from(ended: Ended) -> Self {
-        Self { hold: ended.held, outcome: (*ended.outcome).clone() }
+        Self { hold: ended.held, outcome: ended.outcome }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::held::Held;
 use crate::machine::State;
 use crate::parts::HashedMap;
 use crate::queue::RecordError;
+use crate::slab::Slab;
 use crate::wheel::Wheel;
 
 /// Where a hold is kept. The generation tells it from others that had the slot before.
@@ -42,11 +43,19 @@ impl Place {
     }
 }
 
+/// What a hold is found and counted by.
+#[derive(Clone, Copy)]
+pub(crate) struct Hashes {
+    pub(crate) id: u64,
+    pub(crate) agent: u64,
+    /// Who asks for what; 0 without a fingerprint.
+    pub(crate) call: u64,
+}
+
 /// A hold and those who wait for it.
 pub(crate) struct Live {
     pub(crate) state: State,
-    /// The hash of its id.
-    hash: u64,
+    pub(crate) hashes: Hashes,
     /// Wall time and monotonic time of one and the same moment, in milliseconds. The wall time
     /// is never before the hold was made.
     pub(crate) wall_anchor: u64,
@@ -65,10 +74,15 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(state: State, hash: u64, wall_anchor: u64, anchor: u64, kept: bool) -> Self {
+    pub(crate) fn new(
+        state: State,
+        hashes: Hashes,
+        (wall_anchor, anchor): (u64, u64),
+        kept: bool,
+    ) -> Self {
         Self {
             state,
-            hash,
+            hashes,
             wall_anchor,
             anchor,
             failure: None,
@@ -90,10 +104,6 @@ impl Live {
 
     pub(crate) fn wake_with(&mut self, token: u32, waker: &Waker) {
         self.wakers.set(token, waker);
-    }
-
-    pub(crate) fn forget_waker(&mut self, token: u32) {
-        self.wakers.remove(token);
     }
 
     pub(crate) fn take_wakers(&mut self) -> Wakers {
@@ -165,7 +175,7 @@ struct Slot {
 /// A part of the holds.
 #[derive(Default)]
 pub(crate) struct Shard {
-    slots: Vec<Slot>,
+    slots: Slab<Slot>,
     free: Vec<u32>,
     /// By the hash of the id. Two ids with one hash are taken for the same: the second hold is
     /// denied, once in 2^64.
@@ -181,7 +191,7 @@ impl Shard {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
-        let generation = self.slots.get_mut(slot as usize).map_or(0, |entry| {
+        let generation = self.slots.get_mut(slot).map_or(0, |entry| {
             entry.live = Some(live);
             entry.generation
         });
@@ -205,19 +215,19 @@ impl Shard {
     /// Where the hold with this id is: its slot and generation.
     pub(crate) fn find(&self, hash: u64, id: &ApprovalRequestId) -> Option<(u32, u32)> {
         let slot = *self.by_id.get(&hash)?;
-        let entry = self.slots.get(slot as usize)?;
+        let entry = self.slots.get(slot)?;
         let found = entry.live.as_ref()?.state.held().id();
         (found == id).then_some((slot, entry.generation))
     }
 
     pub(crate) fn live(&mut self, key: Key) -> Option<&mut Live> {
-        let slot = self.slots.get_mut(key.slot as usize)?;
+        let slot = self.slots.get_mut(key.slot)?;
         slot.live.as_mut().filter(|_| slot.generation == key.generation)
     }
 
     /// The hold that has the slot now, with its generation.
     pub(crate) fn in_slot(&mut self, slot: u32) -> Option<(u32, &mut Live)> {
-        let slot = self.slots.get_mut(slot as usize)?;
+        let slot = self.slots.get_mut(slot)?;
         Some((slot.generation, slot.live.as_mut()?))
     }
 
@@ -233,19 +243,21 @@ impl Shard {
 
     fn remove(&mut self, key: Key) -> Option<Live> {
         self.wheel.unset(key.slot);
-        let slot = self.slots.get_mut(key.slot as usize)?;
+        let slot = self.slots.get_mut(key.slot)?;
         let live = slot.live.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(key.slot);
-        if self.by_id.get(&live.hash) == Some(&key.slot) {
-            self.by_id.remove(&live.hash);
+        if self.by_id.get(&live.hashes.id) == Some(&key.slot) {
+            self.by_id.remove(&live.hashes.id);
         }
         Some(live)
     }
 
-    /// Takes a pin back. The hold comes along when it was waiting for that.
-    pub(crate) fn unpin(&mut self, key: Key) -> Option<Live> {
+    /// Takes a pin back, and the waker left under its token. The hold comes along when it was
+    /// waiting for that.
+    pub(crate) fn unpin(&mut self, key: Key, token: u32) -> Option<Live> {
         let live = self.live(key)?;
+        live.wakers.remove(token);
         live.pins = live.pins.saturating_sub(1);
         match live.evicted && live.pins == 0 {
             true => self.remove(key),
@@ -258,7 +270,7 @@ impl Shard {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let listed = self.pending.range((from, Bound::Unbounded)).take(limit);
         let held = |(place, slot): (&Place, &u32)| {
-            let live = self.slots.get(*slot as usize)?.live.as_ref()?;
+            let live = self.slots.get(*slot)?.live.as_ref()?;
             Some((place.clone(), live.state.held().clone()))
         };
         listed.filter_map(held).collect()

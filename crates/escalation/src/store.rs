@@ -3,9 +3,8 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::hash::{BuildHasher as _, Hash};
-use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::hash::BuildHasher as _;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use countersign_core::digest::Digest;
@@ -22,10 +21,12 @@ use crate::machine::{Change, Effect, Event, Illegal, Outcome, State, step};
 use crate::notify::{Notifiers, Worth};
 use crate::parts::{Hashed, HashedMap, Parts, lock};
 use crate::queue::{HoldError, Limits, RecordError, Recorder};
-use crate::shard::{Key, Live, Place, Shard, Wakers};
+use crate::shard::{Hashes, Key, Live, Place, Shard, Wakers};
 use crate::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Monotonic, Mutex, Ordering, RandomState, Spawner,
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Monotonic, Mutex, MutexGuard, Ordering, RandomState,
+    Spawner,
 };
+use crate::waiting::Pin;
 
 /// Deadlines that are looked at before others get a turn.
 const BATCH: usize = 256;
@@ -76,6 +77,7 @@ impl JoinKeys {
 /// A hold before it is one.
 pub(crate) struct Draft {
     pub(crate) held: Held,
+    pub(crate) agent_hash: u64,
     pub(crate) timeout: Duration,
     pub(crate) kept: bool,
     pub(crate) waiters: u32,
@@ -150,7 +152,13 @@ enum Then {
     Nothing,
     Record(Key, Held, Arc<Outcome>),
     Tell(Key, Held, Change),
-    Ended(Key, Held),
+    /// With the hash of its agent, and when it ended on the monotonic clock.
+    Ended {
+        key: Key,
+        held: Held,
+        agent: u64,
+        at: u64,
+    },
 }
 
 impl Inner {
@@ -195,53 +203,56 @@ impl Inner {
         self.changed.send_modify(|changes| *changes += 1);
     }
 
-    /// Takes a place for one hold.
-    pub(crate) fn admit(&self, agent_id: &AgentId, bounded: bool) -> Result<(), HoldError> {
-        let full = |pending, limit, scope| HoldError::QueueFull { pending, limit, scope };
+    /// Takes a place for one hold, if there is one.
+    pub(crate) fn admit(&self, agent_id: AgentId) -> Result<Hashed<AgentId>, HoldError> {
+        let full = |pending, limit, scope| {
+            self.admitted.fetch_sub(1, Ordering::SeqCst);
+            Err(HoldError::QueueFull { pending, limit, scope })
+        };
         let limits = self.limits;
         let admitted = self.admitted.fetch_add(1, Ordering::SeqCst);
-        if bounded && admitted >= limits.total {
-            self.admitted.fetch_sub(1, Ordering::SeqCst);
-            return Err(full(admitted, limits.total, ""));
+        if admitted >= limits.total {
+            return full(admitted, limits.total, "");
         }
         let agent = self.hashed(agent_id);
         let mut agents = self.agents.lock(Parts::<()>::of(agent.hash));
-        if let Some(own) = agents.get_mut(&agent) {
-            if bounded && *own >= limits.per_agent {
-                let own = *own;
+        match agents.get_mut(&agent) {
+            Some(own) if *own < limits.per_agent => *own += 1,
+            None if limits.per_agent > 0 => drop(agents.insert(agent.clone(), 1)),
+            own => {
+                let own = own.map_or(0, |own| *own);
                 drop(agents);
-                self.admitted.fetch_sub(1, Ordering::SeqCst);
-                return Err(full(own, limits.per_agent, " for one agent"));
+                return full(own, limits.per_agent, " for one agent");
             }
-            *own += 1;
-        } else if bounded && limits.per_agent == 0 {
-            drop(agents);
-            self.admitted.fetch_sub(1, Ordering::SeqCst);
-            return Err(full(0, 0, " for one agent"));
-        } else {
-            agents.insert(agent, 1);
         }
-        Ok(())
+        Ok(agent)
+    }
+
+    /// Takes a place for one hold, whatever the limits are.
+    pub(crate) fn readmit(&self, agent_id: AgentId) -> Hashed<AgentId> {
+        self.admitted.fetch_add(1, Ordering::SeqCst);
+        let agent = self.hashed(agent_id);
+        *self.agents.lock(Parts::<()>::of(agent.hash)).entry(agent.clone()).or_insert(0) += 1;
+        agent
+    }
+
+    fn hashed(&self, agent_id: AgentId) -> Hashed<AgentId> {
+        Hashed { hash: self.hasher.hash_one(&agent_id), key: agent_id }
     }
 
     /// Gives a place back.
-    pub(crate) fn leave(&self, agent_id: &AgentId) {
+    pub(crate) fn leave(&self, agent: &Hashed<AgentId>) {
         self.admitted.fetch_sub(1, Ordering::SeqCst);
-        let agent = self.hashed(agent_id);
         let mut agents = self.agents.lock(Parts::<()>::of(agent.hash));
-        if let Some(own) = agents.get_mut(&agent) {
+        if let Some(own) = agents.get_mut(agent) {
             *own = own.saturating_sub(1);
             if *own == 0 {
-                agents.remove(&agent);
+                agents.remove(agent);
             }
         }
     }
 
-    fn hashed<K: Clone + Hash>(&self, key: &K) -> Hashed<K> {
-        Hashed { hash: self.hasher.hash_one(key), key: key.clone() }
-    }
-
-    fn join_hash(&self, agent_id: &AgentId, fingerprint: &Digest) -> u64 {
+    fn call_hash(&self, agent_id: &AgentId, fingerprint: &Digest) -> u64 {
         self.hasher.hash_one((agent_id, fingerprint))
     }
 
@@ -253,15 +264,17 @@ impl Inner {
     /// Makes a hold visible, pinned for whoever waits, and returns where it is and under which
     /// token its waker can be left. A hold whose id is taken is not seen by anybody and denied.
     pub(crate) fn insert(self: &Arc<Self>, draft: Draft) -> (Key, u32) {
-        let Draft { held, timeout, kept, waiters } = draft;
+        let Draft { held, agent_hash, timeout, kept, waiters } = draft;
         let (wall, monotonic) = (self.clock.now_millis(), self.monotonic.millis());
         // A clock that has been set back since the hold was made gives it no more time than it
         // was allowed.
         let anchor = wall.max(held.created_at_millis());
-        let hash = self.hasher.hash_one(held.id());
-        let part = Parts::<Shard>::of(hash);
+        let call = held.asked_fingerprint();
+        let call = call.map_or(0, |fingerprint| self.call_hash(held.agent_id(), &fingerprint));
+        let hashes = Hashes { id: self.hasher.hash_one(held.id()), agent: agent_hash, call };
+        let part = Parts::<Shard>::of(hashes.id);
         let mut shard = self.shards.lock(part);
-        let taken = shard.knows(hash);
+        let taken = shard.knows(hashes.id);
         let state = match taken {
             false => State::Pending(held.clone()),
             true => {
@@ -271,7 +284,7 @@ impl Inner {
                 State::Final(held.with_status(status), outcome)
             }
         };
-        let mut live = Live::new(state, hash, anchor, monotonic, kept);
+        let mut live = Live::new(state, hashes, (anchor, monotonic), kept);
         let mut token = 0;
         for _ in 0..waiters {
             token = live.pin();
@@ -283,12 +296,14 @@ impl Inner {
         let key = Key { shard: part, slot, generation };
         if taken {
             drop(shard);
-            self.leave(held.agent_id());
+            self.leave(&Hashed { hash: agent_hash, key: held.agent_id().clone() });
             return (key, token);
         }
-        shard.list(slot, hash, &held);
+        shard.list(slot, hashes.id, &held);
         shard.wheel.set(slot, due);
-        self.joinable(&held, key);
+        if held.asked_fingerprint().is_some() {
+            self.joinable(call, key);
+        }
         self.events.push(anchor, held.id(), QueueEventKind::Held);
         drop(shard);
         self.wake.by(due);
@@ -315,9 +330,7 @@ impl Inner {
         notifiers.send(&self.spawner, held, kind, left, worth);
     }
 
-    fn joinable(&self, held: &Held, key: Key) {
-        let Some(fingerprint) = held.asked_fingerprint() else { return };
-        let hash = self.join_hash(held.agent_id(), &fingerprint);
+    fn joinable(&self, hash: u64, key: Key) {
         let mut joins = self.joins.lock(Parts::<()>::of(hash));
         match joins.get_mut(&hash) {
             None => drop(joins.insert(hash, JoinKeys::One(key))),
@@ -326,9 +339,7 @@ impl Inner {
         }
     }
 
-    fn unjoinable(&self, held: &Held, key: Key) {
-        let Some(fingerprint) = held.asked_fingerprint() else { return };
-        let hash = self.join_hash(held.agent_id(), &fingerprint);
+    fn unjoinable(&self, hash: u64, key: Key) {
         let mut joins = self.joins.lock(Parts::<()>::of(hash));
         let empty = match joins.get_mut(&hash) {
             Some(JoinKeys::Many(keys)) => {
@@ -352,15 +363,21 @@ impl Inner {
     }
 
     pub(crate) fn find(&self, id: &ApprovalRequestId) -> Option<Key> {
+        self.find_locked(id).map(|(key, _)| key)
+    }
+
+    /// Where the hold is, with the lock that it is behind.
+    fn find_locked(&self, id: &ApprovalRequestId) -> Option<(Key, MutexGuard<'_, Shard>)> {
         let hash = self.hasher.hash_one(id);
         let part = Parts::<Shard>::of(hash);
-        let (slot, generation) = self.shards.lock(part).find(hash, id)?;
-        Some(Key { shard: part, slot, generation })
+        let shard = self.shards.lock(part);
+        let (slot, generation) = shard.find(hash, id)?;
+        Some((Key { shard: part, slot, generation }, shard))
     }
 
     /// The pending holds of this agent for this call, the first one first.
     pub(crate) fn find_call(&self, agent_id: &AgentId, fingerprint: &Digest) -> Vec<Key> {
-        let hash = self.join_hash(agent_id, fingerprint);
+        let hash = self.call_hash(agent_id, fingerprint);
         let joins = self.joins.lock(Parts::<()>::of(hash));
         let keys = joins.get(&hash).map(|keys| keys.all().to_vec()).unwrap_or_default();
         drop(joins);
@@ -381,9 +398,51 @@ impl Inner {
     }
 
     /// Takes a pin back. The hold that goes with it is dropped outside the lock.
-    pub(crate) fn unpin(&self, key: Key) {
-        let gone = self.shards.lock(key.shard).unpin(key);
+    pub(crate) fn unpin(&self, key: Key, token: u32) {
+        let gone = self.shards.lock(key.shard).unpin(key, token);
         drop(gone);
+    }
+
+    /// Takes back the pin of one who waits. The last one to go cancels the hold.
+    pub(crate) fn stop_waiting(self: &Arc<Self>, key: Key, token: u32) {
+        let mut shard = self.shards.lock(key.shard);
+        let Some(live) = shard.live(key) else { return };
+        live.waiters = live.waiters.saturating_sub(1);
+        let pending = matches!(live.state, State::Pending(_));
+        if live.waiters == 0 && !live.kept && pending && !self.is_closed() {
+            drop(shard);
+            let _ = self.apply(key, Event::Abandon);
+            shard = self.shards.lock(key.shard);
+        }
+        let gone = shard.unpin(key, token);
+        drop(shard);
+        drop(gone);
+    }
+
+    /// How the hold ended; otherwise leaves the waker under the token. `None` when it is not
+    /// kept, which never comes while it is pinned.
+    pub(crate) fn poll_ended(
+        &self,
+        key: Key,
+        token: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Ended>> {
+        let ended = self.with(key, |live| match &live.state {
+            State::Final(held, outcome) => Some(Ended {
+                held: held.clone(),
+                outcome: Arc::clone(outcome),
+                failure: live.failure.clone(),
+            }),
+            _ => {
+                live.wake_with(token, cx.waker());
+                None
+            }
+        });
+        match ended {
+            Some(None) => Poll::Pending,
+            Some(ended) => Poll::Ready(ended),
+            None => Poll::Ready(None),
+        }
     }
 
     /// Pending holds of one part after a place, in order.
@@ -417,10 +476,32 @@ impl Inner {
         Ok(applied)
     }
 
-    /// Applies what a person wants if that ends the hold. Anything else comes back, so that it
-    /// can be recorded first.
-    pub(crate) fn begin(self: &Arc<Self>, key: Key, event: Event) -> Result<Begun, Unapplied> {
-        let mut shard = self.shards.lock(key.shard);
+    /// Pins a hold, and applies what a person wants if that ends it. Anything else comes back,
+    /// so that it can be recorded first. `None` when there is no such hold.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        id: &ApprovalRequestId,
+        event: Event,
+    ) -> Option<(Pin, Result<Begun, Unapplied>)> {
+        let (key, mut shard) = self.find_locked(id)?;
+        let token = shard.live(key)?.pin();
+        let begun = self.begin_locked(&mut shard, key, event);
+        drop(shard);
+        let pin = Pin::new(self, key, token);
+        let begun = begun.map(|(begun, then, wakers)| {
+            wakers.wake();
+            self.follow_up(then);
+            begun
+        });
+        Some((pin, begun))
+    }
+
+    fn begin_locked(
+        &self,
+        shard: &mut Shard,
+        key: Key,
+        event: Event,
+    ) -> Result<(Begun, Then, Wakers), Unapplied> {
         let live = shard.live(key).ok_or(Unapplied::Gone)?;
         if self.is_closed() && !matches!(live.state, State::Final(..)) {
             return Err(Unapplied::Closed);
@@ -431,14 +512,11 @@ impl Inner {
             let stepped = step(&live.state, now, event.clone()).map_err(Unapplied::Illegal)?;
             if let (State::Pending(held), Some(Effect::Tell(change))) = stepped {
                 let changing = Changing { after: held, change, event, began: now };
-                return Ok(Begun::Changing(Box::new(changing)));
+                return Ok((Begun::Changing(Box::new(changing)), Then::Nothing, Wakers::None));
             }
         }
-        let (applied, then, wakers) = self.apply_locked(&mut shard, key, event, None)?;
-        drop(shard);
-        wakers.wake();
-        self.follow_up(then);
-        Ok(Begun::Applied(applied))
+        let (applied, then, wakers) = self.apply_locked(shard, key, event, None)?;
+        Ok((Begun::Applied(applied), then, wakers))
     }
 
     fn apply_locked(
@@ -476,10 +554,13 @@ impl Inner {
             }
             Some(Effect::Release(outcome)) => {
                 let (held, wakers) = (live.state.held().clone(), live.take_wakers());
+                let Hashes { agent, call, .. } = live.hashes;
                 shard.unlist(&held);
-                self.unjoinable(&held, key);
+                if held.asked_fingerprint().is_some() {
+                    self.unjoinable(call, key);
+                }
                 self.events.push(now, held.id(), QueueEventKind::Ended(outcome.status));
-                (Applied::Ending, Then::Ended(key, held), wakers)
+                (Applied::Ending, Then::Ended { key, held, agent, at: monotonic }, wakers)
             }
         })
     }
@@ -499,20 +580,19 @@ impl Inner {
                     self.note(held, change);
                 }
             }
-            Then::Ended(key, held) => {
+            Then::Ended { key, held, agent, at } => {
                 self.announce();
                 self.tell(key, &held, NoticeKind::Ended, ENDED_FOR);
-                self.leave(held.agent_id());
-                self.finish(key);
+                self.leave(&Hashed { hash: agent, key: held.agent_id().clone() });
+                self.finish(key, at);
             }
         }
     }
 
     /// Keeps an ended hold for a while, and lets the oldest go where there are too many.
-    fn finish(&self, key: Key) {
-        let now = self.monotonic.millis();
+    fn finish(&self, key: Key, at: u64) {
         let mut finished = lock(&self.finished);
-        finished.push_back((key, now));
+        finished.push_back((key, at));
         let oldest = (finished.len() > self.limits.finished).then(|| finished.pop_front());
         drop(finished);
         if let Some((key, _)) = oldest.flatten() {
@@ -589,7 +669,7 @@ impl Inner {
     }
 
     /// Runs a task here as far as it goes at once, and the rest of it in the background.
-    fn run(&self, mut task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    fn run(&self, mut task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
         let _entered = self.spawner.enter();
         let mut cx = Context::from_waker(Waker::noop());
         if task.as_mut().poll(&mut cx).is_pending() {

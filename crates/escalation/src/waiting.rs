@@ -1,6 +1,6 @@
 //! Those who wait for a hold, and the place they took before it was one.
 
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use countersign_core::hold::HoldPolicy;
@@ -8,6 +8,7 @@ use countersign_core::id::{AgentId, ApprovalRequestId};
 
 use crate::held::{Carried, Held, HoldRequest};
 use crate::machine::{Event, Outcome, State};
+use crate::parts::Hashed;
 use crate::queue::Closed;
 use crate::shard::Key;
 use crate::store::{Draft, Ended, Inner};
@@ -21,44 +22,23 @@ pub(crate) struct Pin {
 }
 
 impl Pin {
-    pub(crate) fn new(inner: &Arc<Inner>, key: Key) -> Option<Self> {
-        let token = inner.with(key, |live| live.pin())?;
-        Some(Self { inner: Arc::clone(inner), key, token })
+    pub(crate) fn new(inner: &Arc<Inner>, key: Key, token: u32) -> Self {
+        Self { inner: Arc::clone(inner), key, token }
     }
 
     pub(crate) fn key(&self) -> Key {
         self.key
     }
 
-    fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Option<Ended>> {
-        let ended = self.inner.with(self.key, |live| match &live.state {
-            State::Final(held, outcome) => Some(Ended {
-                held: held.clone(),
-                outcome: Arc::clone(outcome),
-                failure: live.failure.clone(),
-            }),
-            _ => {
-                live.wake_with(self.token, cx.waker());
-                None
-            }
-        });
-        match ended {
-            Some(None) => Poll::Pending,
-            Some(ended) => Poll::Ready(ended),
-            None => Poll::Ready(None),
-        }
-    }
-
     /// How the hold ended. `None` never comes while the pin lives.
     pub(crate) async fn ended(&self) -> Option<Ended> {
-        std::future::poll_fn(|cx| self.poll_ended(cx)).await
+        std::future::poll_fn(|cx| self.inner.poll_ended(self.key, self.token, cx)).await
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.inner.with(self.key, |live| live.forget_waker(self.token));
-        self.inner.unpin(self.key);
+        self.inner.unpin(self.key, self.token);
     }
 }
 
@@ -66,7 +46,7 @@ impl Drop for Pin {
 /// first. Dropped without a hold, it is free again.
 pub struct Admission {
     inner: Arc<Inner>,
-    agent_id: AgentId,
+    agent: Hashed<AgentId>,
     timeout: Duration,
     policy: Option<Arc<HoldPolicy>>,
     carried: Carried,
@@ -77,14 +57,16 @@ pub struct Admission {
 /// One who waits for a hold. When the last one is dropped before there is an outcome, the hold
 /// is cancelled and that is recorded, unless it is [kept](Admission::kept).
 pub struct Waiting {
-    pin: Pin,
+    inner: Arc<Inner>,
+    key: Key,
+    token: u32,
     id: ApprovalRequestId,
 }
 
 impl Admission {
-    pub(crate) fn new(inner: Arc<Inner>, agent_id: AgentId, timeout: Duration) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, agent: Hashed<AgentId>, timeout: Duration) -> Self {
         let carried = Carried::default();
-        Self { inner, agent_id, timeout, policy: None, carried, kept: false, used: false }
+        Self { inner, agent, timeout, policy: None, carried, kept: false, used: false }
     }
 
     /// Whose approvals it takes. Without it, one of any approver.
@@ -115,7 +97,7 @@ impl Admission {
     pub fn hold(self, request: HoldRequest) -> Waiting {
         let (id, inner) = (request.id.clone(), Arc::clone(&self.inner));
         let (key, token) = self.insert(request, 1);
-        Waiting { pin: Pin { inner, key, token }, id }
+        Waiting { inner, key, token, id }
     }
 
     /// Makes the hold visible with nobody waiting for it, as after a restart. Where what it
@@ -133,7 +115,7 @@ impl Admission {
     pub fn lapse(self, request: HoldRequest) -> Waiting {
         let waiting = self.hold(request);
         // A hold that was just made can lapse, unless its id was taken: then it has ended.
-        let _ = waiting.pin.inner.apply(waiting.pin.key, Event::Lapse);
+        let _ = waiting.inner.apply(waiting.key, Event::Lapse);
         waiting
     }
 
@@ -141,16 +123,18 @@ impl Admission {
         self.used = true;
         let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         let expires_at = request.created_at_millis.saturating_add(timeout_ms);
-        let held = Held::new(self.agent_id.clone(), request, expires_at, self.policy.take())
+        let Hashed { hash: agent_hash, key: agent_id } = self.agent.clone();
+        let held = Held::new(agent_id, request, expires_at, self.policy.take())
             .carrying(std::mem::take(&mut self.carried));
-        self.inner.insert(Draft { held, timeout: self.timeout, kept: self.kept, waiters })
+        let (timeout, kept) = (self.timeout, self.kept);
+        self.inner.insert(Draft { held, agent_hash, timeout, kept, waiters })
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         if !self.used {
-            self.inner.leave(&self.agent_id);
+            self.inner.leave(&self.agent);
         }
     }
 }
@@ -166,7 +150,7 @@ impl Waiting {
             }
         });
         let (id, token) = joined??;
-        Some(Self { pin: Pin { inner: Arc::clone(inner), key, token }, id })
+        Some(Self { inner: Arc::clone(inner), key, token, id })
     }
 
     /// The hold that is waited for.
@@ -179,7 +163,7 @@ impl Waiting {
     ///
     /// # Errors
     /// When the queue is closed first. The hold stays pending in the journal.
-    pub async fn outcome(mut self) -> Result<Outcome, Closed> {
+    pub async fn outcome(mut self) -> Result<Arc<Outcome>, Closed> {
         self.decided().await
     }
 
@@ -187,21 +171,23 @@ impl Waiting {
     ///
     /// # Errors
     /// When the queue is closed first. The hold stays pending in the journal.
-    pub async fn decided(&mut self) -> Result<Outcome, Closed> {
-        let ended = std::future::poll_fn(|cx| match self.pin.poll_ended(cx) {
-            // Looked at after the waker was left: closing wakes whoever it finds.
-            Poll::Pending if self.pin.inner.is_closed() => Poll::Ready(None),
-            ended => ended,
+    pub async fn decided(&mut self) -> Result<Arc<Outcome>, Closed> {
+        let ended = std::future::poll_fn(|cx| {
+            match self.inner.poll_ended(self.key, self.token, cx) {
+                // Looked at after the waker was left: closing wakes whoever it finds.
+                Poll::Pending if self.inner.is_closed() => Poll::Ready(None),
+                ended => ended,
+            }
         });
-        ended.await.map(|ended| (*ended.outcome).clone()).ok_or(Closed)
+        ended.await.map(|ended| ended.outcome).ok_or(Closed)
     }
 
     /// Cancels the hold, kept or not, and waits until that is recorded. A decision that came
     /// first stands, and so does the hold when somebody else waits for it as well.
     pub async fn call_off(mut self) {
-        let alone = self.pin.inner.with(self.pin.key, |live| live.waiters <= 1) == Some(true);
-        if alone && !self.pin.inner.is_closed() {
-            let _ = self.pin.inner.apply(self.pin.key, Event::Abandon);
+        let alone = self.inner.with(self.key, |live| live.waiters <= 1) == Some(true);
+        if alone && !self.inner.is_closed() {
+            let _ = self.inner.apply(self.key, Event::Abandon);
             let _ = self.decided().await;
         }
     }
@@ -209,12 +195,6 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let abandoned = self.pin.inner.with(self.pin.key, |live| {
-            live.waiters = live.waiters.saturating_sub(1);
-            live.waiters == 0 && !live.kept && matches!(live.state, State::Pending(_))
-        });
-        if abandoned == Some(true) && !self.pin.inner.is_closed() {
-            let _ = self.pin.inner.apply(self.pin.key, Event::Abandon);
-        }
+        self.inner.stop_waiting(self.key, self.token);
     }
 }

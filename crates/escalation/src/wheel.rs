@@ -1,6 +1,8 @@
 //! When the time of each hold comes: a hierarchical timer wheel over slots of a slab. Setting,
 //! moving and removing a timer takes the same time however many there are.
 
+use crate::slab::Slab;
+
 const BITS: u32 = 6;
 const SLOTS: u64 = 1 << BITS;
 const LEVELS: u32 = 6;
@@ -29,13 +31,13 @@ pub(crate) struct Wheel {
     /// One bit for each bucket of a level that is not empty.
     occupied: [u64; LEVELS as usize],
     heads: Vec<u32>,
-    links: Vec<Link>,
+    links: Slab<Link>,
 }
 
 impl Default for Wheel {
     fn default() -> Self {
         let heads = vec![NONE; DUE as usize + 1];
-        Self { elapsed: 0, occupied: [0; LEVELS as usize], heads, links: Vec::new() }
+        Self { elapsed: 0, occupied: [0; LEVELS as usize], heads, links: Slab::default() }
     }
 }
 
@@ -43,24 +45,23 @@ impl Wheel {
     /// Sets the timer of a slot, or moves it.
     pub(crate) fn set(&mut self, slot: u32, due: u64) {
         self.unset(slot);
-        let at = slot as usize;
-        if self.links.len() <= at {
-            self.links.resize(at + 1, UNSET);
+        while self.links.len() <= slot as usize {
+            self.links.push(UNSET);
         }
         self.push(slot, due);
     }
 
     /// Removes the timer of a slot, if it is set.
     pub(crate) fn unset(&mut self, slot: u32) {
-        let Some(link) = self.links.get_mut(slot as usize) else { return };
+        let Some(link) = self.links.get_mut(slot) else { return };
         let Link { next, prev, bucket, .. } = std::mem::replace(link, UNSET);
         if bucket == NONE {
             return;
         }
-        if let Some(link) = self.links.get_mut(next as usize) {
+        if let Some(link) = self.links.get_mut(next) {
             link.prev = prev;
         }
-        match self.links.get_mut(prev as usize) {
+        match self.links.get_mut(prev) {
             Some(link) => link.next = next,
             None => self.set_head(bucket, next),
         }
@@ -85,7 +86,7 @@ impl Wheel {
                     let mut slot = self.head(bucket);
                     self.set_head(bucket, NONE);
                     while let Some(this) = slot {
-                        let Some(link) = self.links.get_mut(this as usize) else { break };
+                        let Some(link) = self.links.get_mut(this) else { break };
                         let Link { next, due, .. } = std::mem::replace(link, UNSET);
                         self.push(this, due);
                         slot = (next != NONE).then_some(next);
@@ -124,10 +125,10 @@ impl Wheel {
     fn push(&mut self, slot: u32, due: u64) {
         let bucket = self.bucket(due);
         let next = self.head(bucket).unwrap_or(NONE);
-        if let Some(link) = self.links.get_mut(next as usize) {
+        if let Some(link) = self.links.get_mut(next) {
             link.prev = slot;
         }
-        if let Some(link) = self.links.get_mut(slot as usize) {
+        if let Some(link) = self.links.get_mut(slot) {
             *link = Link { next, prev: NONE, bucket, due };
             self.set_head(bucket, slot);
         }

@@ -64,7 +64,7 @@ async fn answers_that_are_enough_are_decided_by_and_no_others_are() {
         let (hold, outcome) = b.queue.find(&id(1)).unwrap();
         assert_eq!(outcome.as_ref().map(|outcome| outcome.status), expected);
         if let Some(outcome) = outcome {
-            assert_eq!(outcome.decision.unwrap().1.id, "bob");
+            assert_eq!(outcome.decision.as_ref().unwrap().1.id, "bob");
         } else {
             assert_eq!((hold.status, hold.claim), (HoldStatus::Pending, None));
         }

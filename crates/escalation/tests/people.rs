@@ -42,7 +42,7 @@ async fn a_quorum_is_met_by_distinct_people_only() {
     let outsider = b.approve(1, of("dan", &["sales"])).await;
     assert_eq!(outsider, refused(Refusal::NoGroup("dan".into())));
     assert_eq!(b.approve(1, of("eve", &["ops"])).await, APPROVED);
-    assert_eq!(waiting.outcome().await.unwrap().decision.unwrap().1.id, "eve");
+    assert_eq!(waiting.outcome().await.unwrap().decision.as_ref().unwrap().1.id, "eve");
     let (held, _) = b.queue.find_held(&id(1)).unwrap();
     assert_eq!((held.votes().len(), held.status()), (3, HoldStatus::Approved));
     assert_eq!(b.recorded(), [HoldStatus::Approved]);
@@ -170,7 +170,7 @@ async fn one_denial_ends_a_hold_whatever_was_approved() {
     b.approve(1, of("ada", &["ops"])).await.unwrap().unwrap();
     // Also by somebody whose approval would not count, and by one who has approved.
     assert_eq!(b.decide(1, DecisionKind::Deny, "ada").await, Ok(HoldStatus::Denied));
-    assert_eq!(waiting.outcome().await.unwrap().decision.unwrap().1.id, "ada");
+    assert_eq!(waiting.outcome().await.unwrap().decision.as_ref().unwrap().1.id, "ada");
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,7 +233,7 @@ async fn escalation_widens_after_its_time_and_tells() {
     let waiting = b.admit(60).under(Arc::new(both)).hold(request(2, created));
     b.approve(2, of("ada", &["ops", "leads"])).await.unwrap().unwrap();
     let start = Instant::now();
-    assert_eq!(waiting.outcome().await.unwrap().decision.unwrap().1.id, "ada");
+    assert_eq!(waiting.outcome().await.unwrap().decision.as_ref().unwrap().1.id, "ada");
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 

@@ -288,7 +288,7 @@ async fn two_approvers_at_once_one_decides_and_the_other_learns_who_and_when() {
     );
     assert_eq!(first, Ok(HoldStatus::Denied));
     let Err(ResolveError::AlreadyResolved(resolved)) = second else { panic!("{second:?}") };
-    assert_eq!(resolved.outcome.decision.unwrap().1.id, "ada");
+    assert_eq!(resolved.outcome.decision.as_ref().unwrap().1.id, "ada");
     assert_eq!(resolved.outcome.at_millis, START);
     assert_eq!(waiting.outcome().await.unwrap().status, HoldStatus::Denied);
     assert_eq!(b.recorded(), [HoldStatus::Denied]);
@@ -322,7 +322,7 @@ async fn conflict_or_not_found_never_depends_on_a_race() {
         let (first, second, ()) = tokio::join!(first, second, permit);
         assert_eq!(first, Ok(HoldStatus::Denied));
         let Err(ResolveError::AlreadyResolved(resolved)) = second else { panic!("{second:?}") };
-        assert_eq!(resolved.outcome.decision.unwrap().1.id, "ada");
+        assert_eq!(resolved.outcome.decision.as_ref().unwrap().1.id, "ada");
     }
 }
 

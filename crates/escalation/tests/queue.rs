@@ -21,7 +21,7 @@ async fn an_approval_releases_the_waiter_with_who_and_why() {
     assert_eq!(b.queue.pending()[0].id, id(1));
     assert_eq!(b.decide(1, DecisionKind::Approve, "ada").await, Ok(HoldStatus::Approved));
     let outcome = waiting.outcome().await.unwrap();
-    let (decision, approver) = outcome.decision.unwrap();
+    let (decision, approver) = outcome.decision.as_ref().unwrap();
     assert_eq!((decision.reason.as_deref(), approver.id.as_str()), (Some("because"), "ada"));
     assert_eq!(b.recorded(), [HoldStatus::Approved]);
     assert_eq!(b.queue.pending(), []);

@@ -199,7 +199,10 @@ impl ApprovalDispatcher for Seat {
 }
 
 /// Waits for a hold, and calls it off when everybody who waits does.
-async fn wait(mut waiting: Waiting, shared: &Shared) -> Result<Option<Outcome>, DispatchError> {
+async fn wait(
+    mut waiting: Waiting,
+    shared: &Shared,
+) -> Result<Option<Arc<Outcome>>, DispatchError> {
     shared.hold.send_replace(Some(waiting.id().clone()));
     tokio::select! {
         outcome = waiting.decided() => outcome.map(Some).map_err(|_| DispatchError::Stopping),
@@ -400,7 +403,7 @@ impl Kernel {
                 Err(Box::new(Denial { message, ..*Denial::by_hook(stop) }))
             }
             Ok((outcome, None)) => {
-                released(&outcome, found.as_ref(), timeout)?;
+                released(&outcome, found.as_deref(), timeout)?;
                 let until = match &found {
                     Some(found) => self.valid_until(found),
                     None => self.now(),

@@ -120,7 +120,7 @@ async fn approval(
 ) -> Answer<HoldView> {
     require(&gateway, &caller, READERS, "reading an approval").await?;
     let (hold, outcome) = gateway.kernel.queue().find(&hold_id(&id)?).ok_or_else(not_found)?;
-    Ok(Json(HoldView::new(hold, outcome.as_ref())))
+    Ok(Json(HoldView::new(hold, outcome.as_deref())))
 }
 
 #[derive(Default, Deserialize)]

@@ -23,6 +23,8 @@ mod parts;
 mod queue;
 #[path = "../../src/shard.rs"]
 mod shard;
+#[path = "../../src/slab.rs"]
+mod slab;
 #[path = "../../src/store.rs"]
 mod store;
 mod sync;
@@ -166,7 +168,7 @@ impl World {
     }
 
     /// The one ending there was, when everything is done.
-    fn ending(&self) -> Outcome {
+    fn ending(&self) -> Arc<Outcome> {
         // A hold that is pending now is nobody's any more but the timer's.
         self.clock.0.fetch_max(START + 120_000, Ordering::SeqCst);
         self.queue.0.tick(5_000);
@@ -185,7 +187,7 @@ impl World {
 }
 
 /// What somebody who decided was told has to be what happened.
-fn agrees(told: Result<Voted, ResolveError>, who: &str, outcome: &Outcome) {
+fn agrees(told: Result<Voted, ResolveError>, who: &str, outcome: &Arc<Outcome>) {
     let by = |outcome: &Outcome| outcome.decision.as_ref().map(|(_, by)| by.id.clone());
     match told {
         Ok(Voted::Ended(Resolved { outcome: told, .. })) => {
