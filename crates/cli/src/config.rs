@@ -46,6 +46,7 @@ pub(crate) struct Server {
     pub(crate) pending_after_seconds: u64,
     /// Where people reach the console, if not at the address that is bound.
     pub(crate) public_url: Option<String>,
+    pub(crate) public_log: bool,
 }
 
 impl Default for Server {
@@ -58,6 +59,7 @@ impl Default for Server {
             drain_seconds: 10,
             pending_after_seconds: 45,
             public_url: None,
+            public_log: false,
         }
     }
 }

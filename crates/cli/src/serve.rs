@@ -117,6 +117,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let known = state.principals.clone();
     let server = Server::bind(ServerParts {
         kernel,
+        log: Some(journal.clone()),
         principals: state.principals,
         delegations,
         clock,
@@ -128,6 +129,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             drain: Duration::from_secs(config.server.drain_seconds),
             pending_after: Duration::from_secs(config.server.pending_after_seconds),
             secure_cookie: config.server.behind_proxy,
+            public_log: config.server.public_log,
             version: version.clone(),
         },
     })

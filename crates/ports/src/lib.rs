@@ -9,5 +9,6 @@ pub mod entropy;
 pub mod executor;
 pub mod hook;
 pub mod journal;
+pub mod log;
 pub mod memory;
 pub mod notifier;

@@ -48,6 +48,7 @@ pub(crate) fn routes() -> Router<Arc<Gateway>> {
         .route("/calls/{id}", get(call))
         .merge(crate::approvals::routes())
         .merge(crate::grants::routes())
+        .merge(crate::log::routes())
         .route("/events", get(crate::events::stream))
 }
 

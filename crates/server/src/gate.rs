@@ -121,7 +121,7 @@ pub(crate) async fn mcp(
     response
 }
 
-async fn unauthorized(gateway: &Arc<Gateway>, what: &str) -> Response {
+pub(crate) async fn unauthorized(gateway: &Arc<Gateway>, what: &str) -> Response {
     if !gateway.refused_unknown(&format!("{what} with a wrong token or session")).await {
         let mut response = Problem::new(
             StatusCode::TOO_MANY_REQUESTS,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use countersign_escalation::Delegation;
 use countersign_kernel::{Kernel, Run};
+use countersign_ports::log::Log;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,8 @@ pub(crate) struct Gateway {
     pub(crate) version: String,
     pub(crate) pending_after: Duration,
     pub(crate) secure_cookie: bool,
+    pub(crate) log: Option<Arc<dyn Log>>,
+    pub(crate) public_log: bool,
     pub(crate) hosts: Vec<String>,
     /// REST calls under way, by agent.
     pub(crate) under_way: Mutex<HashMap<String, usize>>,

@@ -11,6 +11,7 @@ mod events;
 mod gate;
 mod gateway;
 mod grants;
+mod log;
 mod mcp;
 mod pending;
 mod problem;
@@ -31,6 +32,7 @@ use countersign_kernel::{Kernel, RunError};
 use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{Entropy, EntropyError};
 use countersign_ports::journal::Batch;
+use countersign_ports::log::Log;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,6 +58,9 @@ pub struct ServerConfig {
     pub pending_after: Duration,
     /// Whether browsers may send the console's cookie over TLS only.
     pub secure_cookie: bool,
+    /// Whether everybody may have checkpoints and the hashes of the log. Records, and receipts,
+    /// which hold one, are for principals only.
+    pub public_log: bool,
     /// The program's version, as clients see it.
     pub version: String,
 }
@@ -64,6 +69,8 @@ pub struct ServerConfig {
 pub struct ServerParts {
     /// What governs the calls.
     pub kernel: Kernel,
+    /// The log over the kernel's journal, if that signs.
+    pub log: Option<Arc<dyn Log>>,
     /// Who may use the gateway.
     pub principals: Vec<Principal>,
     /// Who may answer for whom, and when.
@@ -138,6 +145,8 @@ impl Server {
             version: config.version.clone(),
             pending_after: config.pending_after,
             secure_cookie: config.secure_cookie,
+            log: parts.log,
+            public_log: config.public_log,
             hosts,
             under_way: std::sync::Mutex::default(),
         });
@@ -255,6 +264,7 @@ fn app(gateway: &Arc<Gateway>, mcp: Router, max_body_bytes: usize) -> Router {
     Router::new()
         .merge(api)
         .merge(console::routes())
+        .merge(log::files())
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(nothing_here)

@@ -6,13 +6,17 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use countersign_audit::key::Signer;
+use countersign_audit::tiles;
 use countersign_core::digest::Digest;
 use countersign_ports::journal::{AppendError, Batch, Committed, Entry, Journal, ReadError};
+use countersign_ports::log::{Log, Proven};
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::append::{Request, Writer};
 use crate::open::{self, Lock, OpenError};
+use crate::prove::ProofError;
+use crate::verify::LogReader;
 
 /// Appends that may wait for the writer before a caller has to wait to be let in.
 const QUEUE: usize = 4096;
@@ -30,7 +34,7 @@ pub struct SqliteJournal {
 
 struct Readers {
     path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<LogReader>>,
 }
 
 impl SqliteJournal {
@@ -77,25 +81,35 @@ impl SqliteJournal {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {
+        self.with_log(move |reader| {
+            work(&reader.connection).map_err(|error| ReadError(error.to_string()))
+        })
+        .await
+    }
+
+    async fn with_log<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&LogReader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
         let readers = Arc::clone(&self.readers);
         let done = tokio::task::spawn_blocking(move || {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = match idle {
-                Some(connection) => connection,
-                None => open::reader(&readers.path)?,
+            let reader = match idle {
+                Some(reader) => reader,
+                None => LogReader {
+                    path: readers.path.clone(),
+                    connection: open::reader(&readers.path)
+                        .map_err(|error| ReadError(error.to_string()))?,
+                },
             };
-            let result = work(&connection);
+            let result = work(&reader);
             let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < 4 {
-                idle.push(connection);
+                idle.push(reader);
             }
             result
         });
-        match done.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(ReadError(error.to_string())),
-            Err(error) => Err(ReadError(error.to_string())),
-        }
+        done.await.map_err(|error| ReadError(error.to_string()))?
     }
 }
 
@@ -162,5 +176,33 @@ impl Journal for SqliteJournal {
 
     fn head(&self) -> watch::Receiver<u64> {
         self.head.clone()
+    }
+}
+
+fn read_error(error: &ProofError) -> ReadError {
+    ReadError(error.to_string())
+}
+
+#[async_trait]
+impl Log for SqliteJournal {
+    async fn checkpoint(&self) -> Result<Option<String>, ReadError> {
+        self.with_log(|reader| reader.checkpoint().map_err(|e| ReadError(e.to_string()))).await
+    }
+
+    async fn tile(&self, path: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some((row, index, width)) = tiles::parse(path) else { return Ok(None) };
+        self.with_log(move |reader| {
+            reader.tile(row, index, width).map_err(|error| read_error(&error))
+        })
+        .await
+    }
+
+    async fn proven(&self, seq: u64) -> Result<Option<Proven>, ReadError> {
+        self.with_log(move |reader| match reader.proven(seq) {
+            Ok(proven) => Ok(Some(proven)),
+            Err(ProofError::Empty | ProofError::Record(_)) => Ok(None),
+            Err(error) => Err(read_error(&error)),
+        })
+        .await
     }
 }

@@ -4,6 +4,8 @@ use countersign_audit::checkpoint::Signed;
 use countersign_audit::receipt::Receipt;
 use countersign_audit::tiles::{Row, WIDTH};
 use countersign_audit::tree::{self, Hash, Place, consistency_proof, inclusion_proof};
+use countersign_ports::journal::{Coverage, Entry};
+use countersign_ports::log::Proven;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::open::{self, OpenError, node};
@@ -74,6 +76,15 @@ impl LogReader {
     /// # Errors
     /// When there is no such record, or the file is damaged there.
     pub fn receipt(&self, seq: u64) -> Result<Receipt, ProofError> {
+        let Proven { entry, coverage } = self.proven(seq)?;
+        let record = String::from_utf8(entry.bytes)
+            .map_err(|_| ProofError::Damaged(format!("record {seq} is no text")))?;
+        Ok(Receipt::new(seq, record, &coverage.proof, coverage.checkpoint.to_string()))
+    }
+
+    pub(crate) fn proven(&self, seq: u64) -> Result<Proven, ProofError> {
+        let index = seq.checked_sub(1).filter(|_| i64::try_from(seq).is_ok());
+        let index = index.ok_or(ProofError::Record(seq))?;
         self.snapshot(|db| {
             let sql = |error: rusqlite::Error| ProofError::Read(self.sql(&error));
             let note: Option<String> = db
@@ -87,13 +98,11 @@ impl LogReader {
                 .prepare_cached("SELECT bytes FROM records WHERE seq = ?1")
                 .and_then(|mut record| record.query_row([seq], |row| row.get(0)).optional())
                 .map_err(sql)?;
-            let record = record.ok_or(ProofError::Record(seq))?;
-            let record = String::from_utf8(record)
-                .map_err(|_| ProofError::Damaged(format!("record {seq} is no text")))?;
-            let index = seq.checked_sub(1).ok_or(ProofError::Record(seq))?;
+            let bytes = record.ok_or(ProofError::Record(seq))?;
             let path = inclusion_proof(index, size, |place| node(db, place)).map_err(sql)?;
-            let path = path.ok_or(ProofError::Record(seq))?;
-            Ok(Receipt::new(seq, record, &path, note))
+            let proof = path.ok_or(ProofError::Record(seq))?;
+            let coverage = Coverage { proof, checkpoint: note.into() };
+            Ok(Proven { entry: Entry { seq, bytes }, coverage })
         })
     }
 
