@@ -16,6 +16,7 @@ use crate::args::Global;
 use crate::hooks::{self, HookTable};
 use crate::notifiers::{self, NotifierTable};
 use crate::output::Failure;
+use crate::secrets::{self, HttpTable, SecretTable};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) delegations: Vec<DelegationTable>,
     pub(crate) hooks: Vec<HookTable>,
     pub(crate) notifiers: Vec<NotifierTable>,
+    pub(crate) secrets: std::collections::BTreeMap<String, SecretTable>,
+    pub(crate) http: HttpTable,
 }
 
 #[derive(Debug, Deserialize)]
@@ -245,6 +248,7 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
             hooks::check(&name, &text, &config.hooks)?;
             approvals::check(&name, &text, &config.approvals.rules, &config.delegations)?;
             notifiers::check(&name, &text, &config.notifiers)?;
+            secrets::check(&name, &text, &config.secrets, &config.http)?;
             (config, text)
         }
     };

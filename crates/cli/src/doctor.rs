@@ -44,6 +44,7 @@ pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
             note("manifests", manifests(&loaded));
             note("programs", programs(&loaded));
             note("hooks", hooks(&loaded));
+            note("secrets", secrets(&loaded));
             note("rules", rules(&loaded));
             note("address", address(&loaded));
         }
@@ -94,7 +95,7 @@ fn journal(loaded: &Loaded) -> Result<String, String> {
 
 fn manifests(loaded: &Loaded) -> Result<String, String> {
     let (set, problems) =
-        serve::load_manifests(&loaded.config.tools.dir).map_err(|failure| failure.message)?;
+        serve::load_manifests(&loaded.config).map_err(|failure| failure.message)?;
     match problems.first() {
         None => Ok(format!("{} tools in {}", set.iter().len(), loaded.config.tools.dir.display())),
         Some(first) => Err(format!("{} problems, the first: {first}", problems.len())),
@@ -102,8 +103,7 @@ fn manifests(loaded: &Loaded) -> Result<String, String> {
 }
 
 fn programs(loaded: &Loaded) -> Result<String, String> {
-    let (set, _) =
-        serve::load_manifests(&loaded.config.tools.dir).map_err(|failure| failure.message)?;
+    let (set, _) = serve::load_manifests(&loaded.config).map_err(|failure| failure.message)?;
     let path = serve::tool_path(loaded.config.tools.path.clone());
     let found = |name: &str| {
         let there = |path: &Path| {
@@ -117,7 +117,7 @@ fn programs(loaded: &Loaded) -> Result<String, String> {
     };
     let missing: Vec<_> = set
         .iter()
-        .filter(|manifest| !found(manifest.program()))
+        .filter(|manifest| !manifest.program().is_empty() && !found(manifest.program()))
         .map(|manifest| format!("{} (for {})", manifest.program(), manifest.name()))
         .collect();
     if missing.is_empty() {
@@ -127,12 +127,28 @@ fn programs(loaded: &Loaded) -> Result<String, String> {
     }
 }
 
-fn hooks(loaded: &Loaded) -> Result<String, String> {
-    let setting = crate::hooks::Setting {
+fn setting(loaded: &Loaded) -> Result<crate::hooks::Setting, String> {
+    Ok(crate::hooks::Setting {
         tool_root: serve::tool_root(loaded).map_err(|failure| failure.message)?,
         path: serve::tool_path(loaded.config.tools.path.clone()),
         clock: std::sync::Arc::new(crate::system::SystemClock),
+    })
+}
+
+fn secrets(loaded: &Loaded) -> Result<String, String> {
+    let build = || {
+        let setting = setting(loaded)?;
+        let secrets = crate::secrets::build(loaded, &setting).map_err(|f| f.message)?;
+        crate::secrets::executor(loaded, &setting, secrets).map_err(|f| f.message)
     };
+    build().map(|_| match loaded.config.secrets.len() {
+        0 => "none".to_owned(),
+        count => format!("{count}, all readable"),
+    })
+}
+
+fn hooks(loaded: &Loaded) -> Result<String, String> {
+    let setting = setting(loaded)?;
     let hooks = crate::hooks::build(loaded, &setting).map_err(|failure| failure.message)?;
     crate::notifiers::webhooks(loaded, &setting, &std::sync::Arc::default())
         .map_err(|failure| failure.message)?;

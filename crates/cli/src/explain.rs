@@ -25,7 +25,7 @@ pub(crate) fn deciding(loaded: &Loaded) -> Result<Deciding, Failure> {
     if config.approvals.rules.is_empty() && config.delegations.is_empty() {
         return Ok(Deciding::default());
     }
-    let (manifests, _) = serve::load_manifests(&config.tools.dir)?;
+    let (manifests, _) = serve::load_manifests(config)?;
     approvals::build(loaded, &manifests, &state::principals(loaded)?)
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn run(global: &Global, args: &Explain) -> Result<ExitCode, Failure> 
     let arguments: Map<String, Value> = serde_json::from_str(&args.args)
         .map_err(|error| Failure::new(format!("--args is no JSON object: {error}")))?;
     let loaded = config::load(global)?;
-    let (manifests, problems) = serve::load_manifests(&loaded.config.tools.dir)?;
+    let (manifests, problems) = serve::load_manifests(&loaded.config)?;
     problems.iter().for_each(|problem| eprintln!("{problem}"));
     let principals = state::principals(&loaded)?;
     let agent = agent(&principals, args.agent.as_deref())?;

@@ -383,14 +383,19 @@ impl Setting {
         resolve(path).is_none_or(|path| path.starts_with(&self.tool_root))
     }
 
+    /// An error unless no tool can get at the file.
+    pub(crate) fn outside(&self, path: &Path) -> Result<(), String> {
+        if self.reaches(path) {
+            let why = "lies in the folder tools work in: an agent could read or change it";
+            return Err(format!("{} {why}", path.display()));
+        }
+        Ok(())
+    }
+
     pub(crate) fn read(&self, folder: &Path, file: &Spanned<PathBuf>) -> Result<Vec<u8>, Problem> {
         let path = folder.join(file.get_ref());
-        let problem = |why: String| (file.span(), format!("{}{why}", path.display()));
-        if self.reaches(&path) {
-            let why = " lies in the folder tools work in: an agent could read or change it";
-            return Err(problem(why.to_owned()));
-        }
-        std::fs::read(&path).map_err(|error| problem(format!(": {error}")))
+        self.outside(&path).map_err(|why| (file.span(), why))?;
+        std::fs::read(&path).map_err(|error| (file.span(), format!("{}: {error}", path.display())))
     }
 
     fn path_text(&self) -> String {

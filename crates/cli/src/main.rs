@@ -19,6 +19,7 @@ mod manifest;
 mod notifiers;
 mod outbox;
 mod output;
+mod secrets;
 mod serve;
 mod state;
 mod system;

@@ -18,11 +18,12 @@ use tokio::sync::SetOnce;
 
 use crate::approvals::{self, Deciding};
 use crate::args::{Global, Serve};
-use crate::config::{self, Loaded};
-use crate::executors::{self, Surroundings};
+use crate::config::{self, Config, Loaded};
+use crate::executors;
 use crate::hooks;
 use crate::notifiers;
 use crate::output::{Failure, Paint};
+use crate::secrets;
 use crate::state;
 use crate::system::{OsEntropy, SystemClock};
 
@@ -69,7 +70,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let entropy = Arc::new(OsEntropy);
     let clock = Arc::new(SystemClock);
     let root = tool_root(loaded)?;
-    let (manifests, problems) = load_manifests(&config.tools.dir)?;
+    let (manifests, problems) = load_manifests(config)?;
     for problem in &problems {
         eprintln!("{problem}");
     }
@@ -83,6 +84,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let mut context = vec![("root".to_owned(), root.display().to_string())];
     context.extend(path.iter().map(|dir| ("path".to_owned(), dir.display().to_string())));
     context.extend(env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())));
+    context.extend(secrets::context(loaded));
     let setting =
         hooks::Setting { tool_root: root.clone(), path: path.clone(), clock: clock.clone() };
     let hooks = hooks::build(loaded, &setting)?;
@@ -95,7 +97,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     }
     let Deciding { rules, delegations } = approvals::build(loaded, &manifests, &state.principals)?;
     let policy = loaded.policy(rules, context);
-    let executor = executors::build(Surroundings { root: root.clone(), env, path });
+    let executor = executors::build(loaded, &setting, env)?;
     let tools = manifests.iter().len();
     let hooked = hooks.len();
     let held = manifests.iter().filter(|manifest| policy.may_hold(manifest)).count();
@@ -318,7 +320,8 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, Failure> {
 
 /// Every tool of a folder that can be run, and every problem in its manifests, in its
 /// `toolclad.toml` and in its scope.
-pub(crate) fn load_manifests(dir: &Path) -> Result<(ManifestSet, Vec<String>), Failure> {
+pub(crate) fn load_manifests(config: &Config) -> Result<(ManifestSet, Vec<String>), Failure> {
+    let dir = &config.tools.dir;
     let failure = |error: std::io::Error| {
         Failure::new(format!("the manifests in {}: {error}", dir.display()))
             .hint("name a folder with --tools, or tools.dir in countersign.toml")
@@ -349,10 +352,10 @@ pub(crate) fn load_manifests(dir: &Path) -> Result<(ManifestSet, Vec<String>), F
     });
     problems.extend(found);
     problems.extend(set.iter().filter_map(|manifest| {
-        let (name, what) = (manifest.name(), executors::missing(manifest)?);
+        let (name, what) = (manifest.name(), executors::missing(manifest, config)?);
         Some(format!("{name}: its manifest is right, but {what} (not served)"))
     }));
-    set.retain(|manifest| executors::missing(manifest).is_none());
+    set.retain(|manifest| executors::missing(manifest, config).is_none());
     Ok((set, problems))
 }
 

@@ -21,6 +21,18 @@ pub(super) fn internal(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// Whether the address is one at which machines are told about themselves, often with credentials:
+/// all of link-local, and what clouds have elsewhere. Nobody may declare these.
+pub(super) fn metadata(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => METADATA_V4.iter().any(|network| network.contains(&address)),
+        IpAddr::V6(address) => {
+            METADATA_V6.iter().any(|network| network.contains(&address))
+                || embedded(address).is_some_and(|address| metadata(address.into()))
+        }
+    }
+}
+
 fn internal_v4(address: Ipv4Addr) -> Option<&'static str> {
     V4.iter().find(|(network, _)| network.contains(&address)).map(|(_, what)| *what)
 }
@@ -29,14 +41,17 @@ fn internal_v6(address: Ipv6Addr) -> Option<&'static str> {
     if let Some((_, what)) = V6.iter().find(|(network, _)| network.contains(&address)) {
         return Some(what);
     }
-    for (network, from) in EMBEDDING {
-        if network.contains(&address) {
-            let bits = (address.to_bits() >> (128 - 32 - u32::from(from))) as u32;
-            return internal_v4(Ipv4Addr::from_bits(bits));
-        }
+    match embedded(address) {
+        Some(address) => internal_v4(address),
+        // All that was ever given out as global unicast.
+        None => (!v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3).contains(&address)).then_some("not global"),
     }
-    // All that was ever given out as global unicast.
-    (!v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3).contains(&address)).then_some("not global")
+}
+
+/// The IPv4 address that some gateway turns the address into.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (_, from) = EMBEDDING.iter().find(|(network, _)| network.contains(&address))?;
+    Some(Ipv4Addr::from_bits((address.to_bits() >> (128 - 32 - u32::from(*from))) as u32))
 }
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
@@ -86,6 +101,19 @@ const V6: [(Ipv6Net, &str); 13] = [
     (v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), "link-local"),
     (v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), "private"),
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast"),
+];
+
+const METADATA_V4: [Ipv4Net; 4] = [
+    v4(169, 254, 0, 0, 16),
+    v4(100, 100, 100, 200, 32),
+    v4(168, 63, 129, 16, 32),
+    v4(192, 0, 0, 192, 32),
+];
+
+const METADATA_V6: [Ipv6Net; 3] = [
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128),
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
 ];
 
 /// Networks whose addresses hold an IPv4 address, and the bit at which it begins.
@@ -167,6 +195,29 @@ mod tests {
             ("ff02::1", Some("multicast")),
         ] {
             assert_eq!(internal(address.parse().unwrap()), what, "{address}");
+        }
+    }
+
+    #[test]
+    fn metadata_services_are_known_in_every_form_of_their_addresses() {
+        for address in [
+            "169.254.169.254",
+            "169.254.170.2",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::",
+            "fe80::a9fe:a9fe",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+        ] {
+            let address = address.parse().unwrap();
+            assert!(metadata(address) && internal(address).is_some(), "{address}");
+        }
+        for address in ["10.0.0.1", "127.0.0.1", "::1", "100.100.100.201", "1.1.1.1", "fd00::1"] {
+            assert!(!metadata(address.parse().unwrap()), "{address}");
         }
     }
 

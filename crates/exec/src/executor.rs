@@ -28,7 +28,7 @@ const KILL_GRACE: Duration = Duration::from_millis(200);
 /// How long the pipes may stay open once nothing of ours holds them.
 const DRAIN_GRACE: Duration = Duration::from_millis(250);
 /// Bytes of standard error kept.
-const STDERR_MAX: u64 = 64 << 10;
+pub(crate) const STDERR_MAX: u64 = 64 << 10;
 
 /// What every process of one executor gets.
 #[derive(Clone)]

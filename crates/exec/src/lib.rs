@@ -21,14 +21,21 @@
 
 mod address;
 mod check;
+mod connect;
 mod dispatch;
 mod executor;
 pub mod hook;
+mod http;
 pub mod notify;
 mod quote;
+mod redact;
+mod secret;
 pub mod supervise;
 mod tree;
 mod webhook;
 
 pub use dispatch::Dispatch;
 pub use executor::{ProcessConfig, ProcessExecutor, SupervisorCommand};
+pub use http::{HttpConfig, HttpConfigError, HttpExecutor};
+pub use redact::Redactor;
+pub use secret::{SecretError, Secrets};

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,24 +12,19 @@ use countersign_ports::clock::Clock;
 use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use sha2::Sha256;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use url::{Host, Position, Url};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::address::{covered, internal};
+use crate::connect::{
+    Failed, SystemResolver, Target, chain, exchange, origin, request_target, tls,
+};
 use crate::quote::quote;
 
 /// Bytes of an answer.
@@ -102,10 +97,8 @@ pub(crate) struct Webhook {
     url: Url,
     target: Uri,
     authority: HeaderValue,
-    host: Host<String>,
-    port: u16,
-    /// `None` is plain HTTP.
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    to: Target,
+    tls: TlsConnector,
     /// Keyed with the secret, and wiped when dropped.
     mac: Hmac<Sha256>,
     allow: Vec<IpNet>,
@@ -147,36 +140,24 @@ impl Webhook {
         if url.fragment().is_some() {
             return Err(bad_url("must not have a fragment, which is never sent".to_owned()));
         }
-        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
-            return Err(bad_url("must name a host".to_owned()));
-        };
-        let literal: Option<IpAddr> = match host {
-            Host::Domain(_) => None,
-            Host::Ipv4(address) => Some(address.into()),
-            Host::Ipv6(address) => Some(address.into()),
-        };
-        match literal {
+        let to = Target::of(&url).ok_or_else(|| bad_url("must name a host".to_owned()))?;
+        match to.address() {
             Some(address) => permitted(address, encrypted, &config.allow).map_err(bad_url)?,
             None if encrypted || !config.allow.is_empty() => {}
             None => return Err(bad_url("must begin with https:// or be in `allow`".to_owned())),
         }
-        let unsendable = || bad_url("holds what cannot be sent".to_owned());
-        let target = url[Position::BeforePath..Position::AfterQuery].parse();
-        let authority = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]);
-        let tls = encrypted.then(|| {
-            let name = match literal {
-                Some(address) => ServerName::from(address),
-                None => ServerName::try_from(url.host_str().unwrap_or_default().to_owned())
-                    .map_err(|_| bad_url("names a host that no certificate can".to_owned()))?,
-            };
-            Ok((tls(config.roots_pem.as_deref())?, name))
-        });
+        let (target, authority) =
+            request_target(&url).ok_or_else(|| bad_url("holds what cannot be sent".to_owned()))?;
+        if encrypted {
+            to.check_name().map_err(bad_url)?;
+        }
+        let tls = tls(config.roots_pem.as_deref())
+            .map_err(|rule| WebhookConfigError { field: "roots_pem", rule })?;
         Ok(Self {
-            target: target.map_err(|_| unsendable())?,
-            authority: authority.map_err(|_| unsendable())?,
-            host: host.to_owned(),
-            port,
-            tls: tls.transpose()?,
+            target,
+            authority,
+            to,
+            tls,
             mac: keyed(&config.secret)?,
             allow: config.allow,
             connect_timeout: config.connect_timeout,
@@ -204,10 +185,16 @@ impl Webhook {
         read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
     ) -> Result<T, String> {
         let request = self.request(id, body)?;
-        let stream = timeout(self.connect_timeout, self.connect()).await.map_err(|_| {
-            format!("no connection to {} in {:?}", origin(&self.url), self.connect_timeout)
-        })??;
-        exchange(stream, request, read).await
+        let permitted = |address| permitted(address, self.to.encrypted(), &self.allow);
+        let within = self.connect_timeout;
+        let connect = self.to.connect(&SystemResolver, &permitted, &self.tls, within);
+        let stream = timeout(within, connect)
+            .await
+            .map_err(|_| format!("no connection to {} in {within:?}", self.to.origin()))??;
+        exchange(stream, request, async |response: Result<_, Failed>| {
+            read(response.map_err(|failed| failed.reason)?).await
+        })
+        .await
     }
 
     fn request(&self, id: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, String> {
@@ -229,54 +216,7 @@ impl Webhook {
             .body(body.into())
             .map_err(|error| format!("no request: {error}"))
     }
-
-    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
-        let stream = self.connect_tcp().await?;
-        let Some((tls, name)) = &self.tls else {
-            return Ok(Box::new(stream));
-        };
-        match tls.connect(name.clone(), stream).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => {
-                let reason = chain(&error);
-                Err(format!("no trusted connection to {}: {reason}", origin(&self.url)))
-            }
-        }
-    }
-
-    async fn connect_tcp(&self) -> Result<TcpStream, String> {
-        let found: Vec<SocketAddr> = match &self.host {
-            Host::Ipv4(address) => vec![(*address, self.port).into()],
-            Host::Ipv6(address) => vec![(*address, self.port).into()],
-            Host::Domain(name) => lookup_host((name.as_str(), self.port))
-                .await
-                .map_err(|error| format!("{name} was not found: {error}"))?
-                .collect(),
-        };
-        // So that one that does not answer leaves time for the others.
-        let share = self.connect_timeout / u32::try_from(found.len().max(1)).unwrap_or(u32::MAX);
-        let mut reason = "it has no address".to_owned();
-        for address in found {
-            if let Err(rule) = permitted(address.ip(), self.tls.is_some(), &self.allow) {
-                reason = format!("it {rule}");
-                continue;
-            }
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true).ok();
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => reason = format!("{}: {error}", address.ip()),
-                Err(_) => reason = format!("{} does not answer", address.ip()),
-            }
-        }
-        Err(format!("no connection to {}: {reason}", origin(&self.url)))
-    }
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// An error says what the address is, and which rule that breaks.
 fn permitted(address: IpAddr, encrypted: bool, allow: &[IpNet]) -> Result<(), String> {
@@ -299,29 +239,6 @@ fn keyed(secret: &str) -> Result<Hmac<Sha256>, WebhookConfigError> {
     Hmac::new_from_slice(&key).map_err(|_| bad("is no key"))
 }
 
-fn tls(roots_pem: Option<&[u8]>) -> Result<TlsConnector, WebhookConfigError> {
-    let bad = |rule: String| WebhookConfigError { field: "roots_pem", rule };
-    let mut roots = RootCertStore::empty();
-    match roots_pem {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(pem) => {
-            for root in CertificateDer::pem_slice_iter(pem) {
-                let root = root.map_err(|error| bad(format!("is no PEM: {error}")))?;
-                roots.add(root).map_err(|error| bad(format!("holds no authority: {error}")))?;
-            }
-        }
-    }
-    if roots.is_empty() {
-        return Err(bad("holds no certificate".to_owned()));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(format!("cannot be used: {error}")))?;
-    let mut config = config.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
 /// Injective, and without the full stop that separates the parts of what is signed.
 fn encoded(id: &str) -> String {
     let mut out = String::with_capacity(id.len());
@@ -333,28 +250,6 @@ fn encoded(id: &str) -> String {
         }
     }
     out
-}
-
-/// The connection lives and ends within this future.
-async fn exchange<T>(
-    stream: Box<dyn Stream>,
-    request: Request<Full<Bytes>>,
-    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
-) -> Result<T, String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| format!("no request: {}", chain(&error)))?;
-    let exchange = async {
-        let response = sender.send_request(request).await;
-        read(response.map_err(|error| format!("no response: {}", chain(&error)))?).await
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // What went wrong, or was still to be read, shows on the other side.
-        _ = &mut connection => exchange.await,
-    }
 }
 
 /// The answer again, unless it is no success.
@@ -403,21 +298,6 @@ async fn collect(body: &mut Incoming, max: usize, bytes: &mut Vec<u8>) -> Result
         }
     }
     Ok(())
-}
-
-fn origin(url: &Url) -> String {
-    url.origin().ascii_serialization()
-}
-
-/// The error with its sources, safe to look at and short.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        write!(text, ": {error}").ok();
-        source = error.source();
-    }
-    quote(&text)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_core::digest::Digest;
-use countersign_core::plan::RunLimits;
+use countersign_core::plan::{PlanKind, RunLimits};
 use countersign_core::text::reveal;
 use countersign_escalation::time::rfc3339;
 use countersign_manifest::{Envelope, EnvelopeStatus, Manifest};
@@ -72,7 +72,11 @@ impl Kernel {
             }
             ExecutionStatus::TimedOut => {
                 let after = limits.timeout.as_secs_f64();
-                let text = format!("not done within {after} s; everything it started was killed");
+                let end = match facts.kind {
+                    PlanKind::Http | PlanKind::Mcp => "the request may have arrived",
+                    _ => "everything it started was killed",
+                };
+                let text = format!("not done within {after} s; {end}");
                 (EnvelopeStatus::Timeout, None, Some(text))
             }
             ExecutionStatus::NotStarted(why) => {
@@ -80,9 +84,12 @@ impl Kernel {
             }
             ExecutionStatus::Unknown(why) => (EnvelopeStatus::Error, None, Some(why.clone())),
         };
+        let answered = matches!(execution.status, ExecutionStatus::Answered { .. });
         let kept = execution.stdout.get(..ENVELOPE_OUTPUT_MAX).unwrap_or(&execution.stdout);
         let cut = kept.len() < execution.stdout.len();
         let parsed = match cut {
+            // An answer may have no body, as with HTTP 204.
+            false if kept.is_empty() && answered => Ok(json!({})),
             false => manifest.output().parse(kept),
             true => Ok(json!({ "text": String::from_utf8_lossy(kept) })),
         };
@@ -125,7 +132,7 @@ pub(crate) fn summary(status: &ExecutionStatus, bytes: u64, time: Duration) -> S
         ExecutionStatus::Exited(code) => format!("exit code {code}"),
         ExecutionStatus::Signalled(signal) => format!("ended by signal {signal}"),
         ExecutionStatus::Answered { note, .. } => format!("answered: {note}"),
-        ExecutionStatus::TimedOut => "killed at its deadline".to_owned(),
+        ExecutionStatus::TimedOut => "ended at its deadline".to_owned(),
         ExecutionStatus::NotStarted(why) => format!("not started: {why}"),
         ExecutionStatus::Unknown(why) => format!("outcome not known: {why}"),
     };

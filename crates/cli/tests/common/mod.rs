@@ -4,7 +4,8 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,6 +19,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct World {
     pub dir: tempfile::TempDir,
     pub tools: PathBuf,
+    /// What the environment has beside that of the test.
+    pub env: Vec<(&'static str, String)>,
 }
 
 pub fn repository() -> &'static Path {
@@ -39,7 +42,7 @@ impl World {
         }
         std::fs::write(root.join("notes.md"), "hello\n").unwrap();
         let tools = repository().join("examples/tools");
-        Self { dir, tools }
+        Self { dir, tools, env: Vec::new() }
     }
 
     /// The example tools, and these.
@@ -77,6 +80,7 @@ impl World {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.current_dir(self.dir.path()).arg("--state").arg(self.state()).args(args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env_remove("COUNTERSIGN_URL").env_remove("COUNTERSIGN_TOKEN");
         command
     }
@@ -107,6 +111,12 @@ impl World {
             stderr.read_to_string(&mut why).unwrap();
             panic!("the gateway did not start: {line}{why}");
         };
+        // Read all along: a log that nobody reads would hold the gateway up.
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
         Gateway { child, banner, stdout, stderr: Some(stderr) }
     }
 
@@ -223,7 +233,7 @@ pub struct Gateway {
     pub child: Child,
     pub banner: Value,
     stdout: BufReader<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    stderr: Option<JoinHandle<String>>,
 }
 
 impl Gateway {
@@ -279,9 +289,7 @@ impl Gateway {
             assert!(start.elapsed() < PATIENCE, "the gateway does not stop");
             std::thread::sleep(Duration::from_millis(10));
         };
-        let mut text = String::new();
-        self.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        (status.code(), text)
+        (status.code(), self.stderr.take().unwrap().join().unwrap())
     }
 }
 
