@@ -1,5 +1,6 @@
-//! Decides how a planned process is started, bounded and ended, how a [`hook`] is asked, and how
-//! people are told that a call waits ([`notify`]). Knows nothing of manifests, approvals or
+//! Decides how a planned process is started, bounded and ended, where an HTTP request may go and
+//! what comes back ([`HttpExecutor`]), how a [`hook`] is asked, and how people are told that a call
+//! waits ([`notify`]). Knows nothing of manifests, approvals or
 //! journals, and reads no environment: every value of it arrives as an argument.
 //!
 //! Each run has a *supervisor*: a second process of the embedding binary that starts the tool
