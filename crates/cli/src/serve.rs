@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_audit::critic::CriticSigner;
 use countersign_core::digest::Digest;
-use countersign_kernel::{Kernel, Parts};
+use countersign_kernel::{Found, Kernel, Parts};
 use countersign_manifest::{ManifestSet, Severity};
 use countersign_ports::journal::Journal as _;
-use countersign_server::{Role, Server, ServerConfig, ServerParts};
+use countersign_server::{CRITIC_VERDICT, Critics, Role, Server, ServerConfig, ServerParts};
 use countersign_store_sqlite::SqliteJournal;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -116,10 +117,12 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     })
     .await
     .map_err(|error| Failure::of(&error))?;
+    let critics = critics(&*journal, &found, &origin, state.critic_key, state.critic_next).await?;
     let known = state.principals.clone();
     let server = Server::bind(ServerParts {
         kernel,
         log: Some(journal.clone()),
+        critics: Some(critics),
         principals: state.principals,
         delegations,
         clock,
@@ -137,6 +140,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     })
     .await
     .map_err(|error| Failure::of(&error))?;
+    state::critic_handed_over(loaded)?;
     let base = format!("http://{}", server.address());
     let link = config.server.public_url.as_ref().unwrap_or(&base);
     let _ = console.set(link.trim_end_matches('/').to_owned());
@@ -237,6 +241,35 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let _ = std::fs::remove_file(&address);
     served.map_err(|error| Failure::of(&error))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The chain of verdicts, behind the newest one in the journal.
+async fn critics(
+    journal: &SqliteJournal,
+    found: &Found,
+    origin: &str,
+    signer: CriticSigner,
+    next: Option<CriticSigner>,
+) -> Result<Critics, Failure> {
+    let last = match found.additions.get(CRITIC_VERDICT) {
+        None => None,
+        Some(seq) => {
+            #[derive(serde::Deserialize)]
+            struct Record {
+                payload: serde_json::Value,
+            }
+            let entries = journal.read(*seq, 1).await.map_err(|error| Failure::of(&error))?;
+            let bytes = entries.into_iter().next().map(|entry| entry.bytes).unwrap_or_default();
+            let record: Record =
+                serde_json::from_slice(&bytes).map_err(|error| Failure::of(&error))?;
+            Some(record.payload)
+        }
+    };
+    let chain_id = format!("{origin}/critics");
+    Critics::resume(&chain_id, last.as_ref(), signer, next).map_err(|error| {
+        Failure::of(&error)
+            .hint("critic.key in the state folder is the key; put the right one back")
+    })
 }
 
 /// The folder tools work in. Nothing of the gateway's own may lie in it: whatever a tool can

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::Path;
 use std::sync::Arc;
 
+use countersign_audit::critic::CriticSigner;
 use countersign_audit::key::{Handover, LogKey, Signer};
 use countersign_core::digest::Digest;
 use countersign_ports::entropy::Entropy;
@@ -21,6 +22,9 @@ pub(crate) struct State {
     /// The log's key; while it hands over to another, both.
     pub(crate) key: Arc<dyn Signer>,
     pub(crate) principals: Vec<Principal>,
+    /// The key that signs critics' verdicts, and the one that follows it.
+    pub(crate) critic_key: CriticSigner,
+    pub(crate) critic_next: Option<CriticSigner>,
 }
 
 fn io(path: &Path, error: &std::io::Error) -> Failure {
@@ -37,7 +41,10 @@ pub(crate) fn open(loaded: &Loaded, entropy: &dyn Entropy) -> Result<State, Fail
         [] => own_principals(dir, entropy)?,
         tables => tables.iter().map(PrincipalTable::principal).collect(),
     };
-    Ok(State { key, principals })
+    let critic_key = critic_key(loaded, entropy)?;
+    let next = dir.join(NEXT_CRITIC_KEY);
+    let critic_next = next.exists().then(|| read_critic_key(&next)).transpose()?;
+    Ok(State { key, principals, critic_key, critic_next })
 }
 
 /// The key that signs now, and beside it the one that was before, for as long as its file is kept:
@@ -97,6 +104,53 @@ pub(crate) fn write_public(loaded: &Loaded, key: &LogKey) -> Result<(), Failure>
     let line = format!("{}\n", key.public());
     if std::fs::read_to_string(&public).ok().as_deref() != Some(&line) {
         std::fs::write(&public, line).map_err(|e| io(&public, &e))?;
+    }
+    Ok(())
+}
+
+/// The key of the chain of verdicts: 64 hex digits, its secret seed.
+pub(crate) const CRITIC_KEY: &str = "critic.key";
+/// The one that follows, from the next start on.
+pub(crate) const NEXT_CRITIC_KEY: &str = "critic.key.next";
+/// The public key of the first entry: the one to hold the chain against.
+pub(crate) const CRITIC_PUBLIC: &str = "critic.pub";
+
+pub(crate) fn read_critic_key(path: &Path) -> Result<CriticSigner, Failure> {
+    let text = read_secret(path)?;
+    let mut seed = Zeroizing::new([0u8; 32]);
+    hex::decode_to_slice(text.trim(), seed.as_mut())
+        .map_err(|_| Failure::new(format!("{}: not 64 hexadecimal digits", path.display())))?;
+    Ok(CriticSigner::from_seed(&seed))
+}
+
+pub(crate) fn write_critic_key(path: &Path, entropy: &dyn Entropy) -> Result<(), Failure> {
+    let mut seed = Zeroizing::new([0u8; 32]);
+    entropy.fill(seed.as_mut()).map_err(|error| Failure::of(&error))?;
+    let text = Zeroizing::new(format!("{}\n", hex::encode(seed.as_ref())));
+    write_secret(path, text.as_bytes())
+}
+
+fn critic_key(loaded: &Loaded, entropy: &dyn Entropy) -> Result<CriticSigner, Failure> {
+    let path = loaded.state.join(CRITIC_KEY);
+    let fresh = !path.exists();
+    if fresh {
+        write_critic_key(&path, entropy)?;
+    }
+    let key = read_critic_key(&path)?;
+    let public = loaded.state.join(CRITIC_PUBLIC);
+    if fresh || !public.exists() {
+        std::fs::write(&public, format!("{}\n", key.public())).map_err(|e| io(&public, &e))?;
+    }
+    Ok(key)
+}
+
+/// The chain says now that the next key is in force: it takes the place of the old one.
+pub(crate) fn critic_handed_over(loaded: &Loaded) -> Result<(), Failure> {
+    let (next, key) = (loaded.state.join(NEXT_CRITIC_KEY), loaded.state.join(CRITIC_KEY));
+    if next.exists() {
+        std::fs::rename(&next, &key).map_err(|e| io(&key, &e))?;
+        let dir = &loaded.state;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| io(dir, &e))?;
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ use crate::hooks::{Hook, HookCoordinator, HookStop, StopScope};
 use crate::notices;
 use crate::points::{PlannedCall, ToolRequest};
 use crate::policy::{Demand, Policy, PolicyCall};
-use crate::records::{Base, CallFacts, ToolStep};
+use crate::records::{CallFacts, ToolStep};
 use crate::recovery::{Fold, Found, StartError, recover};
 use crate::render::{canonical, shorten};
 use crate::run::{Run, RunError};
@@ -355,12 +355,7 @@ impl Kernel {
         status: &str,
         reason: &str,
     ) -> Result<(), RunError> {
-        let base = Base {
-            run_id: run.id(),
-            agent_id: run.agent_id(),
-            package: self.package(),
-            now: self.now(),
-        };
+        let base = self.run_base(run);
         let draft = base
             .run(suffix, event, status, &shorten(&visible(reason)))
             .map_err(|error| RunError::Record(error.to_string()))?;
@@ -882,7 +877,7 @@ fn bad_arguments(problems: Vec<ArgProblem>) -> Box<Denial> {
     denial
 }
 
-fn receipt(draft: &EncodedDraft, committed: Committed) -> Option<Receipt> {
+pub(crate) fn receipt(draft: &EncodedDraft, committed: Committed) -> Option<Receipt> {
     let coverage = committed.coverage?;
     let seq = *committed.seqs.last()?;
     let record = String::from_utf8(draft.stamp(seq)).ok()?;

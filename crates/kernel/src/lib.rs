@@ -43,4 +43,4 @@ pub use render::{Rendering, fingerprint};
 pub use rules::{
     APPROVERS, ApprovalRule, People, RuleAction, RuleError, RulePart, RuleTerms, Rules, Specificity,
 };
-pub use run::{Run, RunError};
+pub use run::{Addition, Run, RunError};

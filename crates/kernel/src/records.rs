@@ -29,7 +29,7 @@ use countersign_manifest::{Manifest, RiskTier};
 use crate::hooks::Brake;
 use crate::policy::Demand;
 use crate::render::Rendering;
-use crate::run::Run;
+use crate::run::{Addition, Run};
 
 /// Why a record could not be built. The step that needed it does not happen.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,14 @@ impl Base<'_> {
         let id = RecordId::new(format!("journal.record.{}.{suffix}", self.run_id))?;
         let run = RunLifecycle { status: status.to_owned(), reason: reason.to_owned() };
         encode(base.about_run(id, ("run", event), run.into()))
+    }
+
+    /// What a surface records that the kernel does not know.
+    pub(crate) fn addition(&self, addition: Addition) -> Result<EncodedDraft, BuildError> {
+        let Addition { record_id, event, source, subject, correlation_keys, payload } = addition;
+        let tags = vec![event.to_owned()];
+        let base = RecordBase { tags, correlation_keys, ..self.record_base(source) };
+        encode(base.record(record_id, ("extension", event), subject, Vec::new(), payload))
     }
 
     /// Somebody was not told of a call that waits.

@@ -48,6 +48,9 @@ pub struct Found {
     pub grants: usize,
     /// Approvals that were given and not used.
     pub unused_approvals: usize,
+    /// Where the newest record of each kind stands whose payload the kernel does not know, by the
+    /// payload's `type`.
+    pub additions: BTreeMap<String, u64>,
     /// Calls whose effect may have happened. They are never run again by themselves; a person
     /// has to find out.
     pub unknown_effects: Vec<ToolCallId>,
@@ -108,6 +111,7 @@ pub(crate) struct Fold {
     /// Calls under an idempotency key that ended, or may have run.
     keyed: Vec<KeyedCall>,
     last_invocation: u64,
+    additions: BTreeMap<String, u64>,
 }
 
 impl Fold {
@@ -179,6 +183,9 @@ impl Fold {
             }
             JournalPayload::Recovery(marker) => {
                 self.listed.extend(marker.unsafe_pending.iter().map(|e| e.effect_id.clone()));
+            }
+            JournalPayload::Other(addition) => {
+                self.additions.insert(addition.kind().to_owned(), record.journal_seq);
             }
             _ => {}
         }
@@ -301,7 +308,8 @@ impl Fold {
 }
 
 pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, StartError> {
-    let mut found = Found { records: fold.records, ..Found::default() };
+    let additions = std::mem::take(&mut fold.additions);
+    let mut found = Found { records: fold.records, additions, ..Found::default() };
     let now = kernel.now();
     let valid_for = millis(kernel.policy().approval_valid_for);
     kernel.register_hooks(&fold.hooks).await?;

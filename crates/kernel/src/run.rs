@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use countersign_core::id::{AgentId, IdError, RefId, RunId, SessionId};
-use countersign_core::refs::{SourceKind, SourceRef};
+use countersign_audit::receipt::Receipt;
+use countersign_core::id::{AgentId, IdError, RecordId, RefId, RunId, SessionId};
+use countersign_core::journal::JournalPayload;
+use countersign_core::refs::{CorrelationEntry, EntityRef, SourceKind, SourceRef};
 use countersign_ports::entropy::EntropyError;
-use countersign_ports::journal::AppendError;
+use countersign_ports::journal::{AppendError, Batch};
 
+use crate::govern::{Kernel, receipt};
 use crate::hooks::{Brake, HookStop};
+use crate::records::Base;
 
 /// A run whose start is durable. Clones are handles to one run.
 #[derive(Clone, Debug)]
@@ -20,6 +24,23 @@ pub struct Run {
     source: SourceRef,
     brake: Brake,
     turns: Arc<AtomicU64>,
+}
+
+/// A record of a kind that the kernel does not know, about a run of the host's own.
+#[derive(Clone, Debug)]
+pub struct Addition {
+    /// Unique in the journal for ever.
+    pub record_id: RecordId,
+    /// The kind of event; its family is `extension`.
+    pub event: &'static str,
+    /// Who caused it.
+    pub source: SourceRef,
+    /// What it is about.
+    pub subject: EntityRef,
+    /// Keys under which it is found again.
+    pub correlation_keys: Vec<CorrelationEntry>,
+    /// What it says.
+    pub payload: JournalPayload,
 }
 
 /// Why a run did not start, or its end is not recorded.
@@ -101,5 +122,32 @@ impl Run {
     /// The next call's position, from 1.
     pub(crate) fn next_turn(&self) -> u64 {
         self.turns.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+impl Kernel {
+    /// Records what the kernel does not know, within a run, and proves that it is recorded. What
+    /// was begun is to be followed up: dropping the future leaves open whether it is.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn run_addition(
+        &self,
+        run: &Run,
+        addition: Addition,
+    ) -> Result<Option<Receipt>, RunError> {
+        let base = self.run_base(run);
+        let draft = base.addition(addition).map_err(|e| RunError::Record(e.to_string()))?;
+        let batch = Batch { drafts: vec![draft.clone()], contents: Vec::new() };
+        Ok(receipt(&draft, self.journal().append(batch).await?))
+    }
+
+    pub(crate) fn run_base<'a>(&'a self, run: &'a Run) -> Base<'a> {
+        Base {
+            run_id: run.id(),
+            agent_id: run.agent_id(),
+            package: self.package(),
+            now: self.now(),
+        }
     }
 }

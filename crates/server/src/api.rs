@@ -49,6 +49,7 @@ pub(crate) fn routes() -> Router<Arc<Gateway>> {
         .merge(crate::approvals::routes())
         .merge(crate::grants::routes())
         .merge(crate::log::routes())
+        .merge(crate::critics::routes())
         .route("/events", get(crate::events::stream))
 }
 

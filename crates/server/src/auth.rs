@@ -21,7 +21,9 @@ pub enum Role {
     Approver,
     /// Reads what happened.
     Auditor,
-    /// Everything but calling tools.
+    /// Records verdicts on what others put out. Neither calls tools nor decides.
+    Critic,
+    /// Everything but calling tools and judging.
     Admin,
 }
 

@@ -84,7 +84,7 @@ pub(crate) async fn api(
     next.run(request).await
 }
 
-/// For MCP: an agent's token.
+/// For MCP: an agent's token, or a critic's.
 pub(crate) async fn mcp(
     State(gateway): State<Arc<Gateway>>,
     mut request: Request,
@@ -95,14 +95,22 @@ pub(crate) async fn mcp(
     let token = request.headers().contains_key(header::AUTHORIZATION);
     let caller = token.then(|| gateway.auth.caller(request.headers())).flatten();
     let (status, message) = match caller {
-        Some(caller) if caller.principal.has_any(&[Role::Agent]) => {
+        Some(caller) if caller.principal.has_any(&[Role::Agent, Role::Critic]) => {
             request.headers_mut().remove(header::AUTHORIZATION);
             request.extensions_mut().insert(caller.principal);
             return next.run(request).await;
         }
         Some(caller) => {
-            gateway.refused(&format!("{what} by {}, who is no agent", caller.principal.id)).await;
-            (StatusCode::FORBIDDEN, "this token's principal is not an agent".to_owned())
+            gateway
+                .refused(&format!(
+                    "{what} by {}, who is neither agent nor critic",
+                    caller.principal.id
+                ))
+                .await;
+            (
+                StatusCode::FORBIDDEN,
+                "this token's principal is neither an agent nor a critic".to_owned(),
+            )
         }
         None if gateway.refused_unknown(&format!("{what} with a wrong token")).await => (
             StatusCode::UNAUTHORIZED,

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use countersign_escalation::Delegation;
 use countersign_kernel::{Kernel, Run};
+use countersign_ports::entropy::Entropy;
 use countersign_ports::log::Log;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
+use crate::critics::Chain;
 
 pub(crate) struct Gateway {
     pub(crate) kernel: Kernel,
@@ -29,6 +31,8 @@ pub(crate) struct Gateway {
     pub(crate) secure_cookie: bool,
     pub(crate) log: Option<Arc<dyn Log>>,
     pub(crate) public_log: bool,
+    pub(crate) critics: Option<Chain>,
+    pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) hosts: Vec<String>,
     /// REST calls under way, by agent.
     pub(crate) under_way: Mutex<HashMap<String, usize>>,

@@ -7,6 +7,7 @@ mod approvals;
 mod auth;
 mod body;
 mod console;
+mod critics;
 mod events;
 mod gate;
 mod gateway;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use auth::{Principal, Role};
+pub use critics::{CRITIC_VERDICT, Critics, CriticsError};
 
 use crate::auth::Auth;
 use crate::gateway::Gateway;
@@ -71,6 +73,8 @@ pub struct ServerParts {
     pub kernel: Kernel,
     /// The log over the kernel's journal, if that signs.
     pub log: Option<Arc<dyn Log>>,
+    /// The chain of critics' verdicts, if one is kept.
+    pub critics: Option<Critics>,
     /// Who may use the gateway.
     pub principals: Vec<Principal>,
     /// Who may answer for whom, and when.
@@ -97,6 +101,9 @@ pub enum ServeError {
     /// Its own start cannot be recorded.
     #[error("the gateway's start cannot be recorded")]
     Run(#[from] RunError),
+    /// The chain of verdicts cannot go on.
+    #[error("the chain of critics' verdicts")]
+    Critics(#[from] CriticsError),
     /// A fixed id is not valid.
     #[error("no id for the gateway's run")]
     Id(#[from] IdError),
@@ -128,6 +135,13 @@ impl Server {
         let address = listener.local_addr().map_err(bound)?;
         let how = format!("countersign {} serves on {address}", config.version);
         let own_run = parts.kernel.run_start_own(AgentId::new("countersign")?, &how).await?;
+        let critics = match parts.critics {
+            None => None,
+            Some(critics) => {
+                let now = parts.clock.now_millis();
+                Some(critics.begin(&parts.kernel, &own_run, now).await?)
+            }
+        };
         let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
         hosts.push(match address {
             SocketAddr::V4(v4) => v4.ip().to_string(),
@@ -136,6 +150,7 @@ impl Server {
         hosts.extend(config.allowed_hosts.iter().cloned());
         let gateway = Arc::new(Gateway {
             kernel: parts.kernel,
+            entropy: Arc::clone(&parts.entropy),
             auth: Auth::new(parts.principals, parts.clock, parts.entropy),
             delegations: parts.delegations,
             own_run,
@@ -146,6 +161,7 @@ impl Server {
             pending_after: config.pending_after,
             secure_cookie: config.secure_cookie,
             log: parts.log,
+            critics,
             public_log: config.public_log,
             hosts,
             under_way: std::sync::Mutex::default(),

@@ -222,18 +222,11 @@ impl Chain {
         &self.entries
     }
 
-    fn text(&self, field: &str) -> Option<&str> {
-        self.entries.last()?.get(field)?.as_str()
-    }
-
-    fn head(&self) -> &str {
-        self.text("chain_hash").unwrap_or(NO_HASH)
-    }
-
-    /// The id of the key in force; `None` before the first entry, which any key may sign.
-    fn key_in_force(&self) -> Option<String> {
-        let rotated = self.text("new_key").and_then(|key| CriticKey::parse(key).ok());
-        rotated.map(|key| key_id(&key)).or_else(|| self.text("key_id").map(str::to_owned))
+    /// Where the chain stands.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        let (chain_id, len) = (self.chain_id.clone(), self.entries.len() as u64);
+        Tail::behind(chain_id, len, self.entries.last())
     }
 
     /// Signs a judgement and adds it. An anchor from before is taken away.
@@ -245,6 +238,107 @@ impl Chain {
         assessment: Assessment,
         key: &CriticSigner,
     ) -> Result<(), RecordError> {
+        let entry = self.tail().assess(assessment, key)?;
+        self.push(entry);
+        Ok(())
+    }
+
+    /// Hands the chain over to another key, by an entry that both sign.
+    ///
+    /// # Errors
+    /// When `key` is not the key in force.
+    pub fn rotate(
+        &mut self,
+        key: &CriticSigner,
+        new: &CriticSigner,
+        timestamp: Timestamp,
+    ) -> Result<(), RecordError> {
+        let entry = self.tail().rotate(key, new, timestamp)?;
+        self.push(entry);
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Value) {
+        self.entries.push(entry);
+        self.anchor = None;
+    }
+
+    /// Says, signed, where the chain ends now.
+    ///
+    /// # Errors
+    /// When `key` is not the key in force.
+    pub fn close(&mut self, key: &CriticSigner) -> Result<&Anchor, RecordError> {
+        let anchor = self.tail().anchor(key)?;
+        Ok(self.anchor.insert(anchor))
+    }
+}
+
+/// Where a chain stands: all that is needed to go on with it, however long it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    chain_id: String,
+    len: u64,
+    head: String,
+    key_in_force: Option<String>,
+}
+
+impl Tail {
+    /// Of a chain without entries.
+    ///
+    /// # Errors
+    /// When the id is empty or longer than 128 characters.
+    pub fn new(chain_id: &str) -> Result<Self, RecordError> {
+        Chain::new(chain_id).map(|chain| chain.tail())
+    }
+
+    /// Of the chain that ends with this entry. The entry is believed: nothing of it is verified.
+    ///
+    /// # Errors
+    /// When it is no entry.
+    pub fn after(entry: &Value) -> Result<Self, RecordError> {
+        let read = Entry::deserialize(entry);
+        let read = read.map_err(|error| RecordError::Canonical(error.to_string()))?;
+        Ok(Self::behind(read.chain_id, read.index + 1, Some(entry)))
+    }
+
+    fn behind(chain_id: String, len: u64, last: Option<&Value>) -> Self {
+        let text = |field: &str| last.and_then(|entry| entry.get(field)?.as_str());
+        let rotated = text("new_key").and_then(|key| CriticKey::parse(key).ok());
+        let key_in_force =
+            rotated.map(|key| key_id(&key)).or_else(|| text("key_id").map(str::to_owned));
+        let head = text("chain_hash").unwrap_or(NO_HASH).to_owned();
+        Self { chain_id, len, head, key_in_force }
+    }
+
+    /// The chain's id.
+    #[must_use]
+    pub fn chain_id(&self) -> &str {
+        &self.chain_id
+    }
+
+    /// Entries there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The id of the key in force; `None` before the first entry, which any key may sign.
+    #[must_use]
+    pub fn key_in_force(&self) -> Option<&str> {
+        self.key_in_force.as_deref()
+    }
+
+    /// The next entry, signed: a judgement. The tail stays where it is.
+    ///
+    /// # Errors
+    /// When a score is out of range, or the signer's is not the key in force.
+    pub fn assess(&self, assessment: Assessment, key: &CriticSigner) -> Result<Value, RecordError> {
         let Assessment { score, dimension_scores, iteration, .. } = &assessment;
         if let Some((name, value)) = out_of_range(*score, dimension_scores) {
             return Err(RecordError::Score { name: name.to_owned(), value: value.to_string() });
@@ -263,40 +357,62 @@ impl Chain {
             timestamp: assessment.timestamp,
             iteration: assessment.iteration,
         };
-        self.push(body, key, None)
+        self.entry(body, key, None)
     }
 
-    /// Hands the chain over to another key, by an entry that both sign.
+    /// The next entry, signed by both: another key follows. The tail stays where it is.
     ///
     /// # Errors
     /// When `key` is not the key in force.
     pub fn rotate(
-        &mut self,
+        &self,
         key: &CriticSigner,
         new: &CriticSigner,
         timestamp: Timestamp,
-    ) -> Result<(), RecordError> {
+    ) -> Result<Value, RecordError> {
         let new_key = new.public().to_string();
         let new_key_signature = String::new();
-        self.push(Body::KeyRotation { new_key, timestamp, new_key_signature }, key, Some(new))
+        self.entry(Body::KeyRotation { new_key, timestamp, new_key_signature }, key, Some(new))
     }
 
-    fn push(
-        &mut self,
+    /// Says, signed, that the chain ends here.
+    ///
+    /// # Errors
+    /// When `key` is not the key in force.
+    pub fn anchor(&self, key: &CriticSigner) -> Result<Anchor, RecordError> {
+        let mut anchor = Anchor {
+            chain_id: self.chain_id.clone(),
+            len: self.len,
+            head: self.head.clone(),
+            key_id: self.signer(key)?,
+            signature: String::new(),
+        };
+        anchor.signature = key.sign(&anchor.message()?);
+        Ok(anchor)
+    }
+
+    fn signer(&self, key: &CriticSigner) -> Result<String, RecordError> {
+        let found = key_id(&key.public());
+        match &self.key_in_force {
+            Some(expected) if *expected != found => {
+                Err(RecordError::OtherKey { expected: expected.clone(), found })
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn entry(
+        &self,
         body: Body,
         key: &CriticSigner,
         new: Option<&CriticSigner>,
-    ) -> Result<(), RecordError> {
-        let signer = key_id(&key.public());
-        if let Some(expected) = self.key_in_force().filter(|expected| *expected != signer) {
-            return Err(RecordError::OtherKey { expected, found: signer });
-        }
+    ) -> Result<Value, RecordError> {
         let entry = Entry {
             format: Format::Countersign1,
             chain_id: self.chain_id.clone(),
-            key_id: signer,
-            index: self.entries.len() as u64,
-            previous_hash: self.head().to_owned(),
+            key_id: self.signer(key)?,
+            index: self.len,
+            previous_hash: self.head.clone(),
             body,
             chain_hash: String::new(),
             signature: String::new(),
@@ -311,29 +427,7 @@ impl Chain {
         }
         entry.insert("signature".to_owned(), key.sign(&signed(&hash)).into());
         entry.insert("chain_hash".to_owned(), hash.into());
-        self.entries.push(Value::Object(entry));
-        self.anchor = None;
-        Ok(())
-    }
-
-    /// Says, signed, where the chain ends now.
-    ///
-    /// # Errors
-    /// When `key` is not the key in force.
-    pub fn close(&mut self, key: &CriticSigner) -> Result<&Anchor, RecordError> {
-        let signer = key_id(&key.public());
-        if let Some(expected) = self.key_in_force().filter(|expected| *expected != signer) {
-            return Err(RecordError::OtherKey { expected, found: signer });
-        }
-        let mut anchor = Anchor {
-            chain_id: self.chain_id.clone(),
-            len: self.entries.len() as u64,
-            head: self.head().to_owned(),
-            key_id: signer,
-            signature: String::new(),
-        };
-        anchor.signature = key.sign(&anchor.message()?);
-        Ok(self.anchor.insert(anchor))
+        Ok(Value::Object(entry))
     }
 }
 

@@ -146,11 +146,33 @@ pub(crate) enum Critic {
     /// An entry holds the SHA-256 of the director's output and of the critic's assessment. Files
     /// are hashed byte for byte, a newline at the end included.
     Match(CriticMatch),
+    /// Take the verdicts that a gateway recorded out of its log, as one chain
+    ///
+    /// Reads a live database or a bundle, and judges neither: `audit verify` does. The chain is for
+    /// `audit critic verify`, which takes a database or a bundle as well.
+    Export(CriticExport),
+    /// Make a new key for the chain of verdicts; the gateway hands over to it at its next start
+    Rotate,
+}
+
+#[derive(Args)]
+pub(crate) struct CriticExport {
+    /// A bundle or a database [default: journal.db in the state folder]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+    /// Where to write the chain [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Where to write a signed anchor, which says where the chain ends; needs the state folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) anchor: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct CriticVerify {
-    /// A JSON array of entries, or an object with `entries`; `-` is standard input
+    /// A JSON array of entries, an object with `entries`, or a bundle or database with verdicts in
+    /// it; `-` is standard input
     pub(crate) file: PathBuf,
     /// The critic's public key: 64 hexadecimal digits, or @FILE with them
     #[arg(long, value_name = "HEX")]
@@ -168,7 +190,8 @@ pub(crate) struct CriticVerify {
 
 #[derive(Args)]
 pub(crate) struct CriticMatch {
-    /// A JSON array of entries, or an object with `entries`; `-` is standard input
+    /// A JSON array of entries, an object with `entries`, or a bundle or database with verdicts in
+    /// it; `-` is standard input
     pub(crate) file: PathBuf,
     /// Which entry, from 0
     #[arg(long, value_name = "N")]

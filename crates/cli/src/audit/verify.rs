@@ -18,13 +18,13 @@ use crate::args::{AuditVerify, Global};
 use crate::output::{Failure, Paint, say, say_json};
 
 /// What a file is, told by its first bytes.
-enum Kind {
+pub(super) enum Kind {
     Database,
     Bundle,
     Receipt,
 }
 
-fn kind(path: &Path) -> Result<Kind, Failure> {
+pub(super) fn kind(path: &Path) -> Result<Kind, Failure> {
     let mut start = [0; 16];
     let mut file =
         File::open(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;

@@ -19,14 +19,15 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::result::{answer, pending};
 use super::run::AgentRun;
-use crate::auth::Principal;
+use crate::auth::{Principal, Role};
+use crate::critics;
 use crate::gateway::Gateway;
 use crate::pending::still_pending;
 
@@ -223,6 +224,9 @@ impl ServerHandler for Handler {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
+        if name == critics::TOOL {
+            return Some(judging());
+        }
         self.shared.tools().iter().find(|tool| tool.name == name).cloned()
     }
 
@@ -231,8 +235,15 @@ impl ServerHandler for Handler {
         _page: Option<PaginatedRequestParams>,
         ctx: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        self.session(&ctx)?;
-        Ok(ListToolsResult::with_all_items(self.shared.tools().to_vec()))
+        let (session, _) = self.session(&ctx)?;
+        let mut tools = Vec::new();
+        if session.principal.has_any(&[Role::Agent]) {
+            tools.extend_from_slice(&self.shared.tools());
+        }
+        if session.principal.has_any(&[Role::Critic]) {
+            tools.push(judging());
+        }
+        Ok(ListToolsResult::with_all_items(tools))
     }
 
     /// A request whose parameters do not fit its method arrives here, too.
@@ -270,6 +281,16 @@ impl ServerHandler for Handler {
         if session.calls.len() > CALLS_MAX {
             let text = format!("{CALLS_MAX} calls of this session are pending already");
             return Err(ErrorData::new(UNAVAILABLE, text, None));
+        }
+        if session.principal.has_any(&[Role::Critic]) && request.name == critics::TOOL {
+            return verdict(gateway, &session.principal, request.arguments).await.map(Into::into);
+        }
+        if !session.principal.has_any(&[Role::Agent]) {
+            let name: String = visible(&request.name).chars().take(64).collect();
+            gateway.refused(&format!("calling {name} by {}", session.principal.id)).await;
+            let text =
+                format!("a critic records verdicts, with {}, and calls no tools", critics::TOOL);
+            return Err(ErrorData::invalid_params(text, None));
         }
         let idempotency_key = idempotency_key(&ctx.meta)?;
         let options = CallOptions { kept: true, idempotency_key };
@@ -311,6 +332,28 @@ impl ServerHandler for Handler {
             never = progress.report() => match never {},
         }
     }
+}
+
+/// What a critic can call.
+fn judging() -> Tool {
+    let text = "Records a signed verdict on what somebody else has put out. The texts are hashed \
+                and not kept.";
+    Tool::new(critics::TOOL, text, object(critics::schema()))
+}
+
+async fn verdict(
+    gateway: &Arc<Gateway>,
+    critic: &Principal,
+    arguments: Option<JsonObject>,
+) -> Result<CallToolResult, ErrorData> {
+    let judging = serde_json::from_value(Value::Object(arguments.unwrap_or_default()));
+    let judging = judging.map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
+    Ok(match critics::record(gateway, critic, judging).await {
+        Ok(judged) => CallToolResult::structured(json!(judged)),
+        Err(problem) => CallToolResult::structured_error(
+            json!({ "error": problem.error, "code": problem.code }),
+        ),
+    })
 }
 
 fn idempotency_key(meta: &RequestMetaObject) -> Result<Option<IdempotencyKey>, ErrorData> {
