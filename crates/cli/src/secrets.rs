@@ -41,6 +41,13 @@ struct Source {
     env: Option<String>,
 }
 
+fn inline<E: de::Error>() -> E {
+    E::custom(
+        "a secret does not stand in the configuration; write where it is: { file = \"PATH\" } or \
+         { env = \"VARIABLE\" }",
+    )
+}
+
 impl<'de> Deserialize<'de> for SecretTable {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Inner(Source);
@@ -50,15 +57,37 @@ impl<'de> Deserialize<'de> for SecretTable {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("where a secret is: { file = \"PATH\" } or { env = \"VARIABLE\" }")
             }
-            // The usual error would repeat the value, which is what must not happen.
+            // The usual errors would repeat the value, which is what must not happen.
             fn visit_str<E: de::Error>(self, _: &str) -> Result<Inner, E> {
-                Err(E::custom(
-                    "a secret does not stand in the configuration; write where it is: \
-                     { file = \"PATH\" } or { env = \"VARIABLE\" }",
-                ))
+                Err(inline())
+            }
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Inner, E> {
+                Err(inline())
+            }
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Inner, E> {
+                Err(inline())
+            }
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Inner, E> {
+                Err(inline())
+            }
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Inner, E> {
+                Err(inline())
+            }
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Inner, E> {
+                Err(inline())
+            }
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Inner, E> {
+                Err(inline())
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Inner, A::Error> {
-                Source::deserialize(MapAccessDeserializer::new(map)).map(Inner)
+                Source::deserialize(MapAccessDeserializer::new(map)).map(Inner).map_err(|error| {
+                    match error.to_string().contains("unknown field") {
+                        true => error,
+                        false => de::Error::custom(
+                            "`file` is a path and `env` a name, both in quotes: where the secret is",
+                        ),
+                    }
+                })
             }
         }
         impl<'de> Deserialize<'de> for Inner {
