@@ -4,7 +4,7 @@
     verify.py log log.bundle --key "$(cat log.pub)" [--checkpoint kept.txt]
     verify.py receipt receipt.json --key "$(cat log.pub)"
     verify.py critic chain.json --key 64HEX [--anchor anchor.json] [--chain-id ID]
-    verify.py cases fixtures/audit/attacks/v1/*.ndjson
+    verify.py cases fixtures/audit/attacks/*/*.ndjson
 
 Needs Python 3.10 and the package `cryptography`. Exit code 0: whole; 1: broken; 2: unusable.
 The formats are in docs/bundle-format.md and docs/critic-chains.md.
@@ -471,6 +471,39 @@ def receipt(data, key_text):
 SLACK_MS = 2000
 
 
+def met(request, votes, at):
+    """Whether these answers are enough: approvals of this call by distinct people who may answer,
+    with a seat for each that the request's policy asks for."""
+    policy = request.get("hold_policy")
+    if policy is None:
+        return True
+    barred = {request["agent_id"], request["source"]["id"], *policy.get("exclude", [])}
+    people, counted = set(), []
+    for vote in votes:
+        own = {vote["approver"]["id"]} | ({vote["on_behalf_of"]} if vote.get("on_behalf_of") else set())
+        if vote["decision"] == "approve" and vote.get("fingerprint") == request.get("fingerprint") and not own & (people | barred):
+            people |= own
+            counted.append(vote.get("groups", []))
+    since = at - request["created_at_millis"]
+    steps = [step for step in policy.get("escalate", []) if step["after_ms"] <= max(since, 0)]
+    for factors in [policy["factors"], *(step["factors"] for step in steps)]:
+        seats = [factor["group"] for factor in factors for _ in range(factor["count"])]
+        taken = {}
+
+        def seat(vote, tried):
+            for at, group in enumerate(seats):
+                if group in counted[vote] and at not in tried:
+                    tried.add(at)
+                    if at not in taken or seat(taken[at], tried):
+                        taken[at] = vote
+                        return True
+            return False
+
+        if seats and sum(seat(vote, set()) for vote in range(len(counted))) == len(seats):
+            return True
+    return False
+
+
 class Story:
     """Whether the rules were kept; the same rules as `countersign audit verify`."""
 
@@ -590,7 +623,7 @@ class Story:
             asked["dispatched"] = True
             self.announce(said["effect_intent"]["effect_id"], seq, waits=True)
         elif kind == "responded":
-            self.decide(asked, record, said["decision"], seq)
+            self.decide(asked, record, said["decision"], said.get("votes", []), seq)
         elif kind == "denied":
             if asked["releases"]:
                 asked["revoked"] = record["timestamp_millis"] if asked["revoked"] is None else asked["revoked"]
@@ -600,7 +633,7 @@ class Story:
                 raise Broken("outcome_mismatch", seq)
             self.end(said["effect_result"]["effect_id"], seq)
 
-    def decide(self, asked, record, decision, seq):
+    def decide(self, asked, record, decision, votes, seq):
         request, word = asked["request"], decision["decision"]
         if asked["decided"]:
             raise Broken("decision_repeated", seq)
@@ -621,6 +654,8 @@ class Story:
             raise Broken("decision_late", seq)
         if at is not None and at < request["created_at_millis"]:
             raise Broken("decision_late", seq)
+        if given and not met(request, votes, record["timestamp_millis"] if at is None else at):
+            raise Broken("quorum_not_met", seq)
         if decision.get("fingerprint") != request.get("fingerprint"):
             raise Broken("fingerprint_mismatch", seq)
         if decision.get("rendering_digest") != request.get("rendering_digest"):

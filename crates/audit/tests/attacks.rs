@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 /// The cases of a file; each has its own name.
 fn cases(name: &str, at_least: usize) -> Vec<Value> {
-    let path = format!("{}/../../fixtures/audit/attacks/v1/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../../fixtures/audit/attacks/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();
     let cases: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: HashSet<_> = cases.iter().map(|case| case["case"].as_str().unwrap()).collect();
@@ -31,7 +31,13 @@ fn text<'a>(case: &'a Value, field: &str) -> &'a str {
 
 #[test]
 fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
-    for case in [cases("bundles.ndjson", 30), cases("rules.ndjson", 35)].concat() {
+    let files = [
+        cases("v1/bundles.ndjson", 30),
+        cases("v1/rules.ndjson", 35),
+        cases("v2/bundles.ndjson", 17),
+        cases("v2/rules.ndjson", 17),
+    ];
+    for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
         for threads in [1, 2, 3] {
             let mut options =
@@ -69,7 +75,7 @@ fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
 
 #[test]
 fn every_damaged_receipt_is_found_by_its_rule() {
-    for case in cases("receipts.ndjson", 20) {
+    for case in [cases("v1/receipts.ndjson", 20), cases("v2/receipts.ndjson", 14)].concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
         let (verdict, rule) = match Receipt::parse(text(&case, "input").as_bytes()) {
             Err(_) => ("unusable", Value::Null),
@@ -84,7 +90,7 @@ fn every_damaged_receipt_is_found_by_its_rule() {
 
 #[test]
 fn every_damaged_chain_is_found_by_its_rule() {
-    for case in cases("critics.ndjson", 50) {
+    for case in cases("v1/critics.ndjson", 50) {
         let report = CriticKey::parse(text(&case, "key")).ok().and_then(|key| {
             let document = Document::parse(text(&case, "input").as_bytes(), None).ok()?;
             document.verify(&key, &Pins::default()).ok()

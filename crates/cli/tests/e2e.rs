@@ -352,10 +352,17 @@ fn the_python_verifier_agrees_on_every_fixture() {
     let at = |name: &str| {
         common::repository().join("fixtures/audit").join(name).to_str().unwrap().to_owned()
     };
-    let files = ["bundles", "critics", "receipts", "rules"];
-    let [bundles, critics, receipts, rules] = files.map(|f| at(&format!("attacks/v1/{f}.ndjson")));
-    let (code, said) = python_verifier(&["cases", &bundles, &critics, &receipts, &rules]);
-    assert_eq!(code, Some(0), "{said}");
+    for (version, files) in [
+        ("v1", &["bundles", "critics", "receipts", "rules"][..]),
+        ("v2", &["bundles", "receipts", "rules"]),
+    ] {
+        let files: Vec<_> =
+            files.iter().map(|file| at(&format!("attacks/{version}/{file}.ndjson"))).collect();
+        let arguments: Vec<_> =
+            std::iter::once("cases").chain(files.iter().map(String::as_str)).collect();
+        let (code, said) = python_verifier(&arguments);
+        assert_eq!(code, Some(0), "{said}");
+    }
     let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
     let key = read("critic/v1/critic.pub");
     let (chain, anchor) =

@@ -5,12 +5,16 @@ mod bundles;
 mod critics;
 mod damages;
 mod lies;
+mod quorum;
 mod receipts;
+mod splices;
 mod story;
 
 pub(crate) use bundles::{bundles, told};
 pub(crate) use critics::critics;
-pub(crate) use receipts::receipts;
+pub(crate) use quorum::quorums;
+pub(crate) use receipts::{checkpoints, receipts};
+pub(crate) use splices::splices;
 
 use crate::Outcome;
 use countersign_audit::key::LogKey;

@@ -30,11 +30,21 @@ fn receipt(own: &LogKey) -> Outcome<(Receipt, Vec<String>)> {
 }
 
 /// The signature of a note with the group order added to its scalar.
-fn malleable(note: &str) -> Outcome<String> {
+pub(super) fn malleable(note: &str) -> Outcome<String> {
     let (text, signature) = note.trim_end().rsplit_once(' ').ok_or("no signature")?;
     let bytes = STANDARD.decode(signature)?;
     let (begin, scalar) = bytes.split_at_checked(36).ok_or("a short signature")?;
     Ok(format!("{text} {}\n", STANDARD.encode([begin, &plus_order(scalar)].concat())))
+}
+
+/// The note with a signature whose commitment is of small order.
+pub(super) fn small_order(note: &str) -> Outcome<String> {
+    let (text, signature) = note.trim_end().rsplit_once(' ').ok_or("no signature")?;
+    let mut bytes = STANDARD.decode(signature)?;
+    bytes.truncate(4);
+    bytes.push(1);
+    bytes.resize(68, 0);
+    Ok(format!("{text} {}\n", STANDARD.encode(bytes)))
 }
 
 pub(super) fn plus_order(scalar: &[u8]) -> Vec<u8> {
@@ -70,15 +80,7 @@ pub(crate) fn receipts() -> Outcome<Vec<u8>> {
         tree.push(leaf_hash(wrong.as_bytes()), |_, _| ());
         Receipt::new(1, wrong, &[], Checkpoint::sign(1, tree.root(), &own)?)
     };
-    let small = {
-        let (text, signature) =
-            good.checkpoint.trim_end().rsplit_once(' ').ok_or("no signature")?;
-        let mut bytes = STANDARD.decode(signature)?;
-        bytes.truncate(4);
-        bytes.push(1);
-        bytes.resize(68, 0);
-        format!("{text} {}\n", STANDARD.encode(bytes))
-    };
+    let small = small_order(&good.checkpoint)?;
     let of = |checkpoint: String| Receipt { checkpoint, ..good.clone() };
     let text = serde_json::to_string(&good)?;
     let cases: Vec<(&str, &str, String, &str, Option<&str>)> = vec![
@@ -244,6 +246,58 @@ pub(crate) fn receipts() -> Outcome<Vec<u8>> {
             &json!({
                 "case": name, "why": why, "input": input, "key": own.public().to_string(),
                 "expect": { "verdict": verdict, "rule": rule },
+            }),
+        )?;
+    }
+    Ok(out)
+}
+
+/// Receipts with one part of their checkpoint flipped, each part in turn.
+pub(crate) fn checkpoints() -> Outcome<Vec<u8>> {
+    let own = key(31)?;
+    let (good, _) = receipt(&own)?;
+    let other = Checkpoint::sign(18, [7; 32], &key(32)?)?;
+    let part = |note: &str, line: usize| note.lines().nth(line).map(str::to_owned);
+    let (root, foreign) = (part(&good.checkpoint, 2), part(&other, 2));
+    let (Some(root), Some(foreign)) = (root, foreign) else { return Err("no root".into()) };
+    let sign = |note: &str| note.trim_end().rsplit_once(' ').map(|(_, s)| s.to_owned());
+    let (Some(own_sign), Some(other_sign)) = (sign(&good.checkpoint), sign(&other)) else {
+        return Err("no signature".into());
+    };
+    let replaced = |from: &str, to: &str| good.checkpoint.replacen(from, to, 1);
+    let twice = {
+        let last = part(&good.checkpoint, 4).unwrap_or_default();
+        format!("{}{last}\n", good.checkpoint)
+    };
+    let flipped = |at: usize| -> Outcome<String> {
+        let mut bytes = STANDARD.decode(&own_sign)?;
+        bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1);
+        Ok(replaced(&own_sign, &STANDARD.encode(bytes)))
+    };
+    let mut out = Vec::new();
+    for (name, why, note) in [
+        ("the origin", "It is of another log.", replaced("attacks", "attackz")),
+        ("the size", "It covers another number.", replaced("\n18\n", "\n19\n")),
+        ("a size with a sign", "A number has one spelling.", replaced("\n18\n", "\n+18\n")),
+        ("the root", "It is another tree's.", replaced(&root, &foreign)),
+        ("the signer's name", "Somebody else signed.", replaced("\u{2014} c", "\u{2014} d")),
+        ("the key's id", "The id names another key.", flipped(0)?),
+        ("the signature's commitment", "One bit.", flipped(4)?),
+        ("the signature's scalar", "One bit.", flipped(40)?),
+        ("the signature of another key", "Of the same name.", replaced(&own_sign, &other_sign)),
+        ("a signature twice", "Which counts is nobody's to choose.", twice),
+        ("no blank line", "A note has one form.", replaced("\n\n", "\n")),
+        ("a line more", "Nothing says what it means.", replaced("\n\n", "\nmore\n\n")),
+        ("no newline at the end", "A note has one form.", good.checkpoint.trim_end().to_owned()),
+        ("nothing", "There is no note.", String::new()),
+    ] {
+        let changed = Receipt { checkpoint: note, ..good.clone() };
+        case(
+            &mut out,
+            &json!({
+                "case": format!("checkpoint: {name}"), "why": why,
+                "input": serde_json::to_string(&changed)?, "key": own.public().to_string(),
+                "expect": { "verdict": "broken", "rule": "checkpoint_invalid" },
             }),
         )?;
     }

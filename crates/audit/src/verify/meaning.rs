@@ -11,6 +11,7 @@ use countersign_core::approval::{
     ApprovalDecision, ApprovalGrant, ApprovalRecord, ApprovalRequest,
 };
 use countersign_core::digest::Digest;
+use countersign_core::hold::Vote;
 use countersign_core::refs::SourceKind;
 
 use super::facts::{Decided, Facts, Tool, What, released};
@@ -338,7 +339,9 @@ impl Meaning {
                 asked.dispatched = true;
                 self.announce(facts.seq, effect_intent.effect_id.as_str(), found);
             }
-            ApprovalRecord::Responded { decision, .. } => decide(asked, facts, decision, found),
+            ApprovalRecord::Responded { decision, votes, .. } => {
+                decide(asked, facts, (decision, votes), found);
+            }
             ApprovalRecord::Denied { .. } => {
                 if asked.decided.as_ref().is_some_and(|decision| decision.releases) {
                     asked.revoked.get_or_insert((facts.seq, facts.at));
@@ -400,7 +403,12 @@ fn decides(kind: SourceKind) -> bool {
     matches!(kind, SourceKind::User | SourceKind::Host | SourceKind::RemoteChannel)
 }
 
-fn decide(asked: &mut Asked, facts: &Facts, decision: &ApprovalDecision, found: Found<'_>) {
+fn decide(
+    asked: &mut Asked,
+    facts: &Facts,
+    (decision, votes): (&ApprovalDecision, &[Vote]),
+    found: Found<'_>,
+) {
     let (request, seq) = (&asked.request, asked.seq);
     let id = &request.approval_request_id;
     let said = Decided::of(decision);
@@ -441,6 +449,13 @@ fn decide(asked: &mut Asked, facts: &Facts, decision: &ApprovalDecision, found: 
     if said.at.is_some_and(|at| at < request.created_at_millis) {
         let detail = format!("approval `{id}` was decided at {at}, before it was asked for");
         found(Rule::DecisionLate, &[seq], detail);
+    }
+    if said.releases && !request.met_by(votes, request.fingerprint, at) {
+        let detail = format!(
+            "approval `{id}` was given on {} answers, which are not those it takes",
+            votes.len()
+        );
+        found(Rule::QuorumNotMet, &[seq], detail);
     }
     for (decided, asked, rule) in [
         (said.fingerprint, request.fingerprint, Rule::FingerprintMismatch),

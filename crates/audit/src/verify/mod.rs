@@ -10,6 +10,9 @@ mod bundle;
 mod facts;
 mod meaning;
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Signed};
@@ -99,6 +102,8 @@ pub enum Rule {
     DecisionOwnRequest,
     /// An answer that was not offered, or by somebody who cannot decide.
     DecisionNotAllowed,
+    /// Fewer people approved than the request asks for, or not those it asks for.
+    QuorumNotMet,
     /// A request is decided twice.
     DecisionRepeated,
     /// A request ended otherwise than it was decided.
@@ -233,9 +238,11 @@ impl Opened {
     }
 }
 
-/// Whether a record may change keys, and has to be read for that alone.
+/// Whether a record, or one of several, may change keys and has to be read for that alone.
 fn may_rotate(bytes: &[u8]) -> bool {
-    memchr::memmem::find(bytes, KEY_ROTATION.as_bytes()).is_some()
+    static ROTATION: LazyLock<Finder<'static>> =
+        LazyLock::new(|| Finder::new(KEY_ROTATION.as_bytes()));
+    ROTATION.find(bytes).is_some()
 }
 
 impl<'k> Verifier<'k> {
