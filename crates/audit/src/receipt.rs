@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::key::PublicKey;
-use crate::strict;
 use crate::tree::{Hash, leaf_hash, verify_inclusion};
 
 /// A record, its place in the log, and why the log's checkpoint covers it.
@@ -87,7 +86,8 @@ impl Receipt {
     /// When the text is no receipt, or has a field twice or one that is not known: nothing covers
     /// it.
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
-        Self::deserialize(strict::parse(text)?)
+        // A receipt has no objects in it, so that a field twice is all that could stand there twice.
+        countersign_core::json::read(text)
     }
 
     /// Checks the receipt with the log's public key alone.

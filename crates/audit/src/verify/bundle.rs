@@ -291,16 +291,7 @@ impl<R: Read> Source<R> {
                 }
                 _ => {}
             }
-            let from = block.len();
-            block.resize(from + BLOCK, 0);
-            let room = block.get_mut(from..).unwrap_or_default();
-            let read = loop {
-                match self.from.read(room) {
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    other => break other?,
-                }
-            };
-            block.truncate(from + read);
+            let read = self.from.by_ref().take(BLOCK as u64).read_to_end(block)?;
             self.read += read as u64;
             self.end = read == 0;
         }
@@ -377,11 +368,12 @@ impl<R: Read> Shared<'_, R> {
     }
 
     fn lines(&self, block: &[u8], key: &PublicKey) -> Vec<Done> {
-        let mut done = Vec::with_capacity(block.len() / 512);
+        let mut done = Vec::with_capacity(block.len() / 256);
+        let rotates = may_rotate(block);
         let mut begin = 0;
         for end in memchr_iter(b'\n', block) {
             let line = block.get(begin..end).unwrap_or_default();
-            done.push(self.line(line, key));
+            done.push(self.line(line, key, rotates));
             begin = end + 1;
         }
         if begin < block.len() {
@@ -390,7 +382,8 @@ impl<R: Read> Shared<'_, R> {
         done
     }
 
-    fn line(&self, line: &[u8], key: &PublicKey) -> Done {
+    /// `rotates`: whether a record of this block may change keys.
+    fn line(&self, line: &[u8], key: &PublicKey, rotates: bool) -> Done {
         if line.starts_with(CONTROL) {
             return match serde_json::from_slice(line) {
                 Ok(Control::Checkpoint(note)) => Done::Note(Box::new(Opened::new(&note, key))),
@@ -399,7 +392,7 @@ impl<R: Read> Shared<'_, R> {
                 Err(error) => Done::Broken(format!("a line cannot be read: {error}")),
             };
         }
-        let read = self.meaning || may_rotate(line);
+        let read = self.meaning || (rotates && may_rotate(line));
         let facts = read.then(|| Facts::read(line).map_err(|error| error.to_string()));
         Done::Record(Hashed { leaf: leaf_hash(line), facts })
     }
