@@ -13,19 +13,24 @@ pub(crate) struct Options {
     name: Option<String>,
 }
 
-/// Packages with a test `properties`.
-const PACKAGES: [&str; 3] = ["countersign-core", "countersign-manifest", "countersign-audit"];
+/// Tests that try as many cases as they are told to.
+const TESTS: [(&str, &str); 4] = [
+    ("countersign-core", "properties"),
+    ("countersign-manifest", "properties"),
+    ("countersign-audit", "properties"),
+    ("countersign-audit", "allocation"),
+];
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    let test = |package: &str| {
+    let test = |(package, test): (&str, &str)| {
         let mut command = process::cargo();
         command.args(["test", "--release", "--quiet", "--locked", "--package", package]);
-        command.args(["--test", "properties", "--"]).args(&options.name);
+        command.args(["--test", test, "--"]).args(&options.name);
         command
     };
     let mut properties = 0;
-    for package in PACKAGES {
-        let listed = test(package).arg("--list").output()?;
+    for each in TESTS {
+        let listed = test(each).arg("--list").output()?;
         let listed = String::from_utf8_lossy(&listed.stdout);
         properties += listed.lines().filter(|line| line.ends_with(": test")).count();
     }
@@ -33,8 +38,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
         return Err("no property has that in its name, or the tests do not compile".into());
     }
     let started = Instant::now();
-    for package in PACKAGES {
-        process::run(test(package).env("PROPTEST_CASES", options.cases.to_string()))?;
+    for each in TESTS {
+        process::run(test(each).env("PROPTEST_CASES", options.cases.to_string()))?;
     }
     let count = u64::from(options.cases) * u64::try_from(properties)?;
     println!(
