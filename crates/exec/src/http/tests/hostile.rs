@@ -56,9 +56,12 @@ async fn no_configuration_opens_the_way_to_metadata() {
 async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
     // Of several addresses, those that are refused are passed over.
     let server = Server::start([ok("reached")]).await;
-    let names = Names::new(&[("mixed.test", &[&["10.0.0.1", "169.254.169.254", "127.0.0.1"]])]);
+    let refused = std::net::TcpListener::bind(("127.0.0.2", server.address.port())).unwrap();
+    refused.set_nonblocking(true).unwrap();
+    let names = Names::new(&[("mixed.test", &[&["127.0.0.2", "127.0.0.1"]])]);
     let done = run(&executor(names.clone()), get(&server.at("http", "mixed.test", "/"))).await;
     answered(&done, true, "HTTP 200");
+    assert_eq!(refused.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert_eq!(names.lookups(), ["mixed.test"], "looked up once for one connection");
     // A name that means something else the second time it is asked for.
     let server = Server::start([found(302, "/again"), ok("reached")]).await;
