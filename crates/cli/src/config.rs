@@ -83,12 +83,19 @@ pub(crate) struct Tools {
     pub(crate) root: PathBuf,
     pub(crate) path: Option<Vec<PathBuf>>,
     pub(crate) env: Vec<String>,
+    pub(crate) watch_seconds: u64,
 }
 
 impl Default for Tools {
     fn default() -> Self {
         let env = ["LANG", "LC_ALL", "TZ"].map(str::to_owned).to_vec();
-        Self { dir: "examples/tools".into(), root: DEFAULT_ROOT.into(), path: None, env }
+        Self {
+            dir: "examples/tools".into(),
+            root: DEFAULT_ROOT.into(),
+            path: None,
+            env,
+            watch_seconds: 2,
+        }
     }
 }
 
@@ -311,6 +318,9 @@ fn check(config: &Config) -> Result<(), Failure> {
     if !(1..=366 * 24 * 60 * 60).contains(&config.policy.approval_timeout_seconds) {
         let text = "policy.approval_timeout_seconds must be from 1 to 31622400, which is 366 days";
         return Err(Failure::new(text));
+    }
+    if config.tools.watch_seconds > 3600 {
+        return Err(Failure::new("tools.watch_seconds must be from 0 to 3600"));
     }
     Ok(())
 }

@@ -43,6 +43,7 @@ pub(crate) fn run(global: &Global) -> Result<ExitCode, Failure> {
             note("journal", journal(&loaded));
             note("manifests", manifests(&loaded));
             note("programs", programs(&loaded));
+            note("confinement", confinement(&loaded));
             note("hooks", hooks(&loaded));
             note("secrets", secrets(&loaded));
             note("rules", rules(&loaded));
@@ -124,6 +125,18 @@ fn programs(loaded: &Loaded) -> Result<String, String> {
         Ok("every tool's program is on the path".to_owned())
     } else {
         Err(format!("not found: {}", missing.join(", ")))
+    }
+}
+
+/// Bad only if a tool needs it: then no call of that tool runs.
+fn confinement(loaded: &Loaded) -> Result<String, String> {
+    let (set, _) = serve::load_manifests(&loaded.config).map_err(|failure| failure.message)?;
+    let confined = set.iter().filter(|manifest| manifest.filesystem().is_some());
+    let confined: Vec<_> = confined.map(|manifest| manifest.name()).collect();
+    match countersign_exec::confinement() {
+        Ok(()) => Ok(format!("this kernel can; {} tools are confined to files", confined.len())),
+        Err(why) if confined.is_empty() => Ok(format!("{why}; no tool needs it")),
+        Err(why) => Err(format!("{why}; these tools do not run: {}", confined.join(", "))),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::plan::PlanKind;
-use countersign_exec::{Dispatch, ProcessConfig, ProcessExecutor, SupervisorCommand};
-use countersign_manifest::{BackendKind, Manifest, OutputFormat};
+use countersign_exec::{Dispatch, Evidence, ProcessConfig, ProcessExecutor, SupervisorCommand};
+use countersign_manifest::{BackendKind, Manifest};
 
 use crate::config::{Config, Loaded};
 use crate::hooks::Setting;
@@ -16,33 +16,34 @@ pub(crate) fn build(
     loaded: &Loaded,
     setting: &Setting,
     env: Vec<(String, String)>,
-) -> Result<Dispatch, Failure> {
+) -> Result<Evidence, Failure> {
     let process = ProcessExecutor::new(ProcessConfig {
         root: setting.tool_root.clone(),
         env,
         path: setting.path.clone(),
         supervisor: SupervisorCommand::this_binary(),
     });
+    let process = Arc::new(process);
     let secrets = secrets::build(loaded, setting)?;
     let redactor = secrets.redactor().clone();
     let http = secrets::executor(loaded, setting, secrets)?;
-    Ok(Dispatch::default()
-        .with(PlanKind::Command, Arc::new(process))
+    let dispatch = Dispatch::default()
+        .with(PlanKind::Command, process.clone())
+        .with(PlanKind::Executor, process)
         .with(PlanKind::Http, Arc::new(http))
-        .redacting(redactor))
+        .redacting(redactor);
+    // Around it all: what is kept has no secret either.
+    Ok(Evidence::new(loaded.state.join("evidence"), Arc::new(dispatch)))
 }
 
 /// What a tool asks for that is not there: it is not served, rather than without it.
 pub(crate) fn missing(manifest: &Manifest, config: &Config) -> Option<String> {
-    let format = manifest.output().format();
-    if !matches!(manifest.backend(), BackendKind::Command | BackendKind::Http) {
+    let backends = [BackendKind::Command, BackendKind::Executor, BackendKind::Http];
+    if !backends.contains(&manifest.backend()) {
         Some(format!("running {} tools is not there yet", manifest.backend().as_str()))
-    } else if manifest.filesystem().is_some() {
-        Some("confinement by [filesystem] is not there yet".to_owned())
-    } else if manifest.evidence().is_some() {
-        Some("[tool.evidence] is not there yet".to_owned())
-    } else if !matches!(format, OutputFormat::Text | OutputFormat::Json) {
-        Some(format!("reading {} output is not there yet", format.as_str()))
+    } else if let Some(Err(why)) = manifest.evidence().map(|found| found.folder("call", "session"))
+    {
+        Some(format!("its [tool.evidence] has no place: {why}"))
     } else {
         let secrets = manifest.secrets();
         let unknown = secrets.iter().find(|name| !config.secrets.contains_key(**name))?;

@@ -19,6 +19,7 @@ mod manifest;
 mod notifiers;
 mod outbox;
 mod output;
+mod reload;
 mod secrets;
 mod serve;
 mod state;

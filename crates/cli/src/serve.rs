@@ -24,6 +24,7 @@ use crate::executors;
 use crate::hooks;
 use crate::notifiers;
 use crate::output::{Failure, Paint};
+use crate::reload::{Look, Reload};
 use crate::secrets;
 use crate::state;
 use crate::system::{OsEntropy, SystemClock};
@@ -70,7 +71,11 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let config = &loaded.config;
     let entropy = Arc::new(OsEntropy);
     let clock = Arc::new(SystemClock);
+    // Caught from now on, or it would end this process.
+    let reload = signal(SignalKind::hangup())
+        .map_err(|error| Failure::new(format!("signals cannot be caught: {error}")))?;
     let root = tool_root(loaded)?;
+    let seen = Look::at(&config.tools.dir);
     let (manifests, problems) = load_manifests(config)?;
     for problem in &problems {
         eprintln!("{problem}");
@@ -99,7 +104,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let Deciding { rules, delegations } = approvals::build(loaded, &manifests, &state.principals)?;
     let policy = loaded.policy(rules, context);
     let executor = executors::build(loaded, &setting, env)?;
-    let tools = manifests.iter().len();
+    let (tools, digest) = (manifests.iter().len(), manifests.digest());
     let hooked = hooks.len();
     let held = manifests.iter().filter(|manifest| policy.may_hold(manifest)).count();
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -119,6 +124,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     .map_err(|error| Failure::of(&error))?;
     let critics = critics(&*journal, &found, &origin, state.critic_key, state.critic_next).await?;
     let known = state.principals.clone();
+    let running = kernel.clone();
     let server = Server::bind(ServerParts {
         kernel,
         log: Some(journal.clone()),
@@ -237,7 +243,13 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         crate::output::say(&banner);
     }
     let agent = stdio.then(|| config.stdio.agent.clone());
-    let served = server.run(agent, stop).await;
+    let fits = |set: &ManifestSet| approvals::build(loaded, set, &known).map(drop);
+    let reloading = Reload { kernel: running, config, fits: &fits, seen, digest };
+    let every = Duration::from_secs(config.tools.watch_seconds);
+    let served = tokio::select! {
+        served = server.run(agent, stop) => served,
+        never = reloading.run(every, reload) => match never {},
+    };
     let _ = std::fs::remove_file(&address);
     served.map_err(|error| Failure::of(&error))?;
     Ok(ExitCode::SUCCESS)
@@ -351,24 +363,48 @@ fn stop_signal() -> Result<impl Future<Output = &'static str>, Failure> {
     })
 }
 
-/// Every tool of a folder that can be run, and every problem in its manifests, in its
-/// `toolclad.toml` and in its scope.
+/// A folder of manifests, as it was read.
+pub(crate) struct Folder {
+    /// Every tool that can be run.
+    pub(crate) set: ManifestSet,
+    /// Every problem in the manifests, in `toolclad.toml` and in the scope.
+    pub(crate) problems: Vec<String>,
+    /// Whether a file has an error, so that something is not served.
+    pub(crate) broken: bool,
+}
+
+/// The tools and the problems of [`read_manifests`].
 pub(crate) fn load_manifests(config: &Config) -> Result<(ManifestSet, Vec<String>), Failure> {
+    read_manifests(config).map(|folder| (folder.set, folder.problems))
+}
+
+/// The files that manifests are read from.
+pub(crate) fn manifest_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(file) if file.ends_with(".clad.toml") => files.push(path),
+            Some("toolclad.toml" | "scope.toml") => files.push(path),
+            Some("scope") if path.join("scope.toml").is_file() => {
+                files.push(path.join("scope.toml"));
+            }
+            _ => {}
+        }
+    }
+    Ok(files)
+}
+
+/// Reads the folder of manifests.
+pub(crate) fn read_manifests(config: &Config) -> Result<Folder, Failure> {
     let dir = &config.tools.dir;
-    let failure = |error: std::io::Error| {
+    let paths = manifest_files(dir).map_err(|error| {
         Failure::new(format!("the manifests in {}: {error}", dir.display()))
             .hint("name a folder with --tools, or tools.dir in countersign.toml")
-    };
+    })?;
     let mut files = Vec::new();
     let mut problems = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failure)? {
-        let path = entry.map_err(failure)?.path();
-        let path = match path.file_name().and_then(|name| name.to_str()) {
-            Some(file) if file.ends_with(".clad.toml") => path,
-            Some("toolclad.toml" | "scope.toml") => path,
-            Some("scope") if path.join("scope.toml").is_file() => path.join("scope.toml"),
-            _ => continue,
-        };
+    for path in paths {
         let name = path.display().to_string();
         match std::fs::read_to_string(&path) {
             Ok(text) => files.push((name, text)),
@@ -376,6 +412,8 @@ pub(crate) fn load_manifests(config: &Config) -> Result<(ManifestSet, Vec<String
         }
     }
     let (mut set, found) = ManifestSet::load(files);
+    let broken = !problems.is_empty()
+        || found.iter().any(|problem| problem.diagnostic.severity == Severity::Error);
     let found = found.iter().map(|problem| {
         let kind = match problem.diagnostic.severity {
             Severity::Error => "not served",
@@ -389,7 +427,7 @@ pub(crate) fn load_manifests(config: &Config) -> Result<(ManifestSet, Vec<String
         Some(format!("{name}: its manifest is right, but {what} (not served)"))
     }));
     set.retain(|manifest| executors::missing(manifest, config).is_none());
-    Ok((set, problems))
+    Ok(Folder { set, problems, broken })
 }
 
 pub(crate) fn tool_path(configured: Option<Vec<PathBuf>>) -> Vec<PathBuf> {

@@ -199,10 +199,27 @@ pub struct RunLimits {
     pub address_space_bytes: Option<u64>,
     /// `RLIMIT_CPU`: seconds of processor time per process.
     pub cpu_seconds: Option<u64>,
+    /// What of the file system a process is confined to; nothing runs where that cannot be done.
+    pub filesystem: Option<Filesystem>,
+    /// Where the kept output is written, beneath the folder for evidence: a relative path of
+    /// plain names, that of no other run. Nothing runs where there is no place for it.
+    pub evidence: Option<String>,
+}
+
+/// What of the file system a tool is confined to, beside the programs and libraries of the
+/// system. Paths are relative to the tool root, or absolute, and hold no `..`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filesystem {
+    /// Files and folders to read.
+    pub read: Vec<String>,
+    /// Files and folders to read and change.
+    pub write: Vec<String>,
+    /// Folders to make, rename and remove files and folders in, and to read and change them.
+    pub create: Vec<String>,
 }
 
 impl Default for RunLimits {
-    /// 30 seconds, 8 MiB of output, no resource limits: the defaults of a manifest.
+    /// 30 seconds, 8 MiB of output, no other limits: the defaults of a manifest.
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
@@ -212,6 +229,8 @@ impl Default for RunLimits {
             fsize_bytes: None,
             address_space_bytes: None,
             cpu_seconds: None,
+            filesystem: None,
+            evidence: None,
         }
     }
 }

@@ -122,6 +122,8 @@ pub fn tell(record: &JournalRecord) -> Told {
                 "ended" => "Run ended",
                 "access_refused" => "Access refused",
                 "notice_lost" => "Nobody told",
+                "manifests_replaced" => "Tools replaced",
+                "manifests_refused" => "Tools not replaced",
                 _ => "Run",
             };
             let detail = match title {

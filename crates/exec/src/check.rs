@@ -55,11 +55,6 @@ fn executable(path: &Path) -> Result<PathBuf, String> {
     Ok(path.to_owned())
 }
 
-/// Checks that every path leads to something beneath `root`, or to where something may be
-/// created. An error names the first that does not.
-///
-/// It holds when it is checked. The tool opens the path again, and whoever can write beneath
-/// `root` can put a symlink there in between. Mounts and hard links count as beneath.
 /// Each is an existing regular file, itself no symbolic link, that not everybody can read.
 pub(crate) fn credentials(root: &Path, paths: &[String]) -> Result<(), String> {
     for path in paths {
@@ -76,6 +71,11 @@ pub(crate) fn credentials(root: &Path, paths: &[String]) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that every path leads to something beneath `root`, or to where something may be
+/// created. An error names the first that does not.
+///
+/// It holds when it is checked. The tool opens the path again, and whoever can write beneath
+/// `root` can put a symlink there in between. Mounts and hard links count as beneath.
 pub(crate) fn paths(root: &Path, paths: &[String]) -> Result<(), String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root_fd = openat(CWD, root, flags, Mode::empty())
@@ -93,6 +93,14 @@ pub(crate) fn paths(root: &Path, paths: &[String]) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// Opens what is beneath `root` to refer to it, not to read it.
+pub(crate) fn open_beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    match open_resolved(root, path) {
+        Err(Errno::NOSYS | Errno::PERM) => open_walked(root, path),
+        result => result,
+    }
 }
 
 type Open = fn(&OwnedFd, &Path) -> Result<OwnedFd, Errno>;

@@ -1,5 +1,6 @@
 //! The gateway's side of a run: starts the supervisor, reads, and stops it in time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::pending;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use countersign_core::plan::{CommandPlan, Plan, RunLimits};
+use countersign_core::plan::{CommandPlan, ExecutorPlan, Plan, RunLimits};
 use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -20,8 +21,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use crate::dispatch::not_started;
 use crate::supervise::{self, Ending};
-use crate::{check, tree};
+use crate::{check, confine, tree};
 
 /// How long a supervisor may take to kill everything before that is done without it.
 const KILL_GRACE: Duration = Duration::from_millis(200);
@@ -80,7 +82,8 @@ impl SupervisorCommand {
     }
 }
 
-/// Runs commands as supervised processes of this machine.
+/// Runs commands, and the programs of `executor` manifests, as supervised processes of this
+/// machine.
 ///
 /// - When [`run`](ToolExecutor::run) returns, nothing that it started is left, within what the
 ///   [crate](crate) promises.
@@ -94,6 +97,7 @@ impl SupervisorCommand {
 ///   even when that many run; its first fork fails.
 /// - `CommandPlan::paths` are checked before the start, and opened again by the tool. Whoever
 ///   can write beneath the root meanwhile can put a symlink in between.
+/// - `RunLimits::filesystem` confines whatever is started, or nothing is.
 ///
 /// Needs a Tokio runtime with I/O and time.
 #[derive(Clone, Debug)]
@@ -115,16 +119,18 @@ impl ProcessExecutor {
         let started = Instant::now();
         // Dropped with this future; the task sees it and cleans up.
         let (_alive, cancelled) = oneshot::channel();
-        let Plan::Command(plan) = run.plan else {
-            let reason = "this executor starts commands only".to_owned();
-            return Captured::new(0).execution(
-                ExecutionStatus::NotStarted(reason),
-                Vec::new(),
-                started,
-            );
+        let (plan, env) = match run.plan {
+            Plan::Command(plan) => (plan, BTreeMap::new()),
+            // Started like a command without arguments.
+            Plan::Executor(ExecutorPlan { executor, env, paths, credentials }) => {
+                (CommandPlan { argv: vec![executor], paths, credentials }, env)
+            }
+            Plan::Http(_) | Plan::Mcp(_) | Plan::Callback(_) => {
+                return not_started("this executor starts processes only".to_owned());
+            }
         };
         let config = Arc::clone(&self.config);
-        let task = Run { config, plan, limits: run.limits, input, started };
+        let task = Run { config, plan, env, limits: run.limits, input, started };
         tokio::spawn(task.run(cancelled)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "the task of a run failed");
             let reason = format!("the task of the run failed: {error}");
@@ -143,6 +149,8 @@ impl ToolExecutor for ProcessExecutor {
 struct Run {
     config: Arc<ProcessConfig>,
     plan: CommandPlan,
+    /// Beside what every process gets.
+    env: BTreeMap<String, String>,
     limits: RunLimits,
     input: Option<Vec<u8>>,
     started: Instant,
@@ -257,10 +265,12 @@ impl Run {
         let child = Command::new(&supervisor.program)
             .args(&supervisor.args)
             .args(["run", &input, &supervise::limits_arg(&self.limits)])
+            .arg(confine::arg(self.limits.filesystem.as_ref()))
             .arg(program)
             .args(&self.plan.argv)
             .env_clear()
             .envs(self.config.env.iter().map(|(name, value)| (name, value)))
+            .envs(&self.env)
             .current_dir(&self.config.root)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())

@@ -12,6 +12,10 @@
 //! no descriptor but its two output pipes; no new privileges; the limits of the plan. A program
 //! that is a hook gets the same, and its input as a file in memory that nobody can change.
 //!
+//! A tool whose plan has a [`Filesystem`](countersign_core::plan::Filesystem) is confined to it
+//! by Landlock before it starts, together with everything that it starts. Where the kernel cannot
+//! do that ([`confinement`] tells), it does not run.
+//!
 //! What this is not: a sandbox. The tool runs as the gateway's user. It can signal every process
 //! of that user, its supervisor among them. A stopped supervisor changes nothing; when a tool
 //! kills its supervisor, its session dies too, but a process that it first moved to another
@@ -22,8 +26,10 @@
 
 mod address;
 mod check;
+mod confine;
 mod connect;
 mod dispatch;
+mod evidence;
 mod executor;
 pub mod hook;
 mod http;
@@ -35,7 +41,9 @@ pub mod supervise;
 mod tree;
 mod webhook;
 
+pub use confine::confinement;
 pub use dispatch::Dispatch;
+pub use evidence::Evidence;
 pub use executor::{ProcessConfig, ProcessExecutor, SupervisorCommand};
 pub use http::{HttpConfig, HttpConfigError, HttpExecutor};
 pub use redact::Redactor;

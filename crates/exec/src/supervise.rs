@@ -1,8 +1,9 @@
 //! The process between the executor and the tool.
 //!
-//! `__supervise run INPUT LIMITS PROGRAM ARGV0 ARG…` with the executor's socket as standard
-//! input is the supervisor. It starts `__supervise launch PARENT FD LIMITS PROGRAM ARGV0 ARG…`,
-//! which binds the limits to itself and becomes the tool: so no limit ever weakens the
+//! `__supervise run INPUT LIMITS RULES PROGRAM ARGV0 ARG…` with the executor's socket as standard
+//! input is the supervisor. It starts
+//! `__supervise launch PARENT FD LIMITS RULES PROGRAM ARGV0 ARG…`,
+//! which binds the limits and the rules for files to itself and becomes the tool: so no limit ever weakens the
 //! supervisor, and none is late for the tool. Working directory and environment pass through
 //! both unchanged.
 //!
@@ -22,6 +23,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -35,7 +37,7 @@ use rustix::process::{
     pidfd_open, set_child_subreaper, set_parent_process_death_signal, setrlimit, setsid, wait,
 };
 
-use crate::tree;
+use crate::{confine, tree};
 
 /// The first argument by which an embedding binary recognises that it is to be a supervisor.
 pub const ARG: &str = "__supervise";
@@ -128,8 +130,12 @@ pub(crate) fn limits_arg(limits: &RunLimits) -> String {
         fsize_bytes,
         address_space_bytes,
         cpu_seconds,
-    } = *limits;
-    [nofile, fsize_bytes, cpu_seconds, nproc, address_space_bytes]
+        // An argument of its own.
+        filesystem: _,
+        // Not for processes.
+        evidence: _,
+    } = limits;
+    [*nofile, *fsize_bytes, *cpu_seconds, *nproc, *address_space_bytes]
         .map(|limit| limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string()))
         .join(",")
 }
@@ -292,7 +298,7 @@ fn launch(mut report: UnixStream, args: &[OsString]) -> ExitCode {
 }
 
 fn become_tool(args: &[OsString]) -> String {
-    let [parent, input, limits, program, name, rest @ ..] = args else {
+    let [parent, input, limits, rules, program, name, rest @ ..] = args else {
         return "arguments are missing".to_owned();
     };
     let mut command = Command::new(program);
@@ -315,6 +321,9 @@ fn become_tool(args: &[OsString]) -> String {
     }
     // The gateway may itself have inherited descriptors that nobody marked.
     close_fds::CloseFdsBuilder::new().cloexecfrom(3);
+    if let Err(reason) = confine::apply(&rules.to_string_lossy(), Path::new(program)) {
+        return reason;
+    }
     // INVARIANT: nothing between here and `exec` allocates; the address space may be used up.
     if let Err(reason) = limits_apply(&limits.to_string_lossy()) {
         return reason;

@@ -6,13 +6,18 @@ use countersign_core::digest::Digest;
 use countersign_core::plan::{PlanKind, RunLimits};
 use countersign_core::text::reveal;
 use countersign_escalation::time::rfc3339;
-use countersign_manifest::{Envelope, EnvelopeStatus, Manifest};
+use countersign_manifest::{Envelope, EnvelopeStatus, Manifest, OutputFormat};
+use countersign_ports::entropy::random_id;
 use countersign_ports::executor::{Execution, ExecutionStatus};
 use serde_json::{Value, json};
 
 use crate::govern::{Denial, Governed, Kernel};
 use crate::records::CallFacts;
 use crate::render::shorten;
+
+/// Bytes of output that are read by a format other than text. Read, they may take fifty times as
+/// many.
+pub(crate) const READ_MAX: usize = 1 << 20;
 
 /// Bytes of output in an envelope. The whole output stands in the journal's content store.
 const ENVELOPE_OUTPUT_MAX: usize = 256 << 10;
@@ -52,6 +57,22 @@ impl Kernel {
         }
     }
 
+    /// Where the output of the call is kept, if its manifest wants that.
+    pub(crate) fn evidence_file(
+        &self,
+        facts: &CallFacts,
+        manifest: &Manifest,
+    ) -> Result<Option<String>, String> {
+        let Some(evidence) = manifest.evidence().filter(|evidence| evidence.capture) else {
+            return Ok(None);
+        };
+        let call = facts.call_id.as_str();
+        let folder = evidence.folder(call, facts.session.as_str())?;
+        let random = random_id(self.entropy()).map_err(|error| error.to_string())?;
+        let slash = if folder.is_empty() { "" } else { "/" };
+        Ok(Some(format!("{folder}{slash}{call}-{random}.out")))
+    }
+
     pub(crate) fn envelope(
         &self,
         facts: &CallFacts,
@@ -84,22 +105,16 @@ impl Kernel {
             }
             ExecutionStatus::Unknown(why) => (EnvelopeStatus::Error, None, Some(why.clone())),
         };
-        let answered = matches!(execution.status, ExecutionStatus::Answered { .. });
-        let kept = execution.stdout.get(..ENVELOPE_OUTPUT_MAX).unwrap_or(&execution.stdout);
-        let cut = kept.len() < execution.stdout.len();
-        let parsed = match cut {
-            // An answer may have no body, as with HTTP 204.
-            false if kept.is_empty() && answered => Ok(json!({})),
-            false => manifest.output().parse(kept),
-            true => Ok(json!({ "text": String::from_utf8_lossy(kept) })),
-        };
-        let mut results = match parsed {
-            Ok(results) => results,
-            Err(error) => {
-                if status == EnvelopeStatus::Success {
-                    status = EnvelopeStatus::Error;
+        let (mut results, cut) = match results(manifest, execution) {
+            Ok(found) => found,
+            // Whatever went wrong before is the better reason.
+            Err((_, found)) if status != EnvelopeStatus::Success => found,
+            Err((error, (mut found, cut))) => {
+                status = EnvelopeStatus::Error;
+                if let Value::Object(fields) = &mut found {
+                    fields.insert("error".to_owned(), error.into());
                 }
-                json!({ "error": error, "text": String::from_utf8_lossy(kept) })
+                (found, cut)
             }
         };
         if let (Some(problem), Value::Object(fields)) = (problem, &mut results) {
@@ -120,9 +135,73 @@ impl Kernel {
                 false => Some(String::from_utf8_lossy(&execution.stderr).into_owned()),
             },
             results,
-            output_file: None,
+            output_file: evidence(limits, &execution.status),
             output_truncated: truncated.then_some(true),
         }
+    }
+}
+
+/// A run without output.
+pub(crate) fn nothing(status: ExecutionStatus) -> Execution {
+    Execution {
+        status,
+        stdout: Vec::new(),
+        stdout_sha256: *Digest::of([]).as_bytes(),
+        stdout_len: 0,
+        stderr: Vec::new(),
+        duration: Duration::ZERO,
+    }
+}
+
+/// The results of a run, and whether they lack some of its output. An error has the reason, and
+/// the output as text.
+type Read = (Value, bool);
+
+fn results(manifest: &Manifest, execution: &Execution) -> Result<Read, (String, Read)> {
+    let output = manifest.output();
+    let stdout = &execution.stdout;
+    let head = stdout.get(..ENVELOPE_OUTPUT_MAX).unwrap_or(stdout);
+    let long = head.len() < stdout.len() || execution.truncated();
+    let text = || (json!({ "text": String::from_utf8_lossy(head) }), long);
+    // An answer may have no body, as with HTTP 204.
+    if stdout.is_empty() && matches!(execution.status, ExecutionStatus::Answered { .. }) {
+        return Ok((json!({}), false));
+    }
+    if output.format() == OutputFormat::Text {
+        return match long {
+            // What is cut may be cut inside a character.
+            true => Ok(text()),
+            false => output.parse(head).map(|found| (found, false)),
+        }
+        .and_then(|found| output.check(&found.0).map(|()| found))
+        .map_err(|error| (error, text()));
+    }
+    let format = output.format().as_str();
+    if execution.truncated() || stdout.len() > READ_MAX {
+        let length = execution.stdout_len;
+        let max = output.max_bytes().min(READ_MAX as u64);
+        let error =
+            format!("output of {length} bytes is too long to be read as {format}, {max} at most");
+        return Err((error, text()));
+    }
+    let read = output.parse(stdout).and_then(|found| output.check(&found).map(|()| found));
+    match read {
+        // They are right, and too long to be shown as they are.
+        Ok(found) if long || size(&found) > ENVELOPE_OUTPUT_MAX => Ok((text().0, true)),
+        Ok(found) => Ok((found, false)),
+        Err(error) => Err((error, text())),
+    }
+}
+
+fn size(value: &Value) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len())
+}
+
+/// Where a run's output was kept, for those who can look into the state folder.
+pub(crate) fn evidence(limits: &RunLimits, status: &ExecutionStatus) -> Option<String> {
+    match status {
+        ExecutionStatus::NotStarted(_) | ExecutionStatus::Unknown(_) => None,
+        _ => limits.evidence.as_ref().map(|file| format!("evidence/{file}")),
     }
 }
 

@@ -19,7 +19,7 @@ use countersign_escalation::{EscalationQueue, Limits};
 use countersign_manifest::{ArgProblem, Envelope, EnvelopeStatus, Manifest, ManifestSet, Planned};
 use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{Entropy, ordered_id};
-use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, ToolRun};
+use countersign_ports::executor::{ExecutionStatus, ToolExecutor, ToolRun};
 use countersign_ports::journal::{AppendError, Batch, Committed, Content, Journal};
 use countersign_ports::notifier::Notifier;
 use serde_json::{Map, Value, json};
@@ -32,7 +32,7 @@ use crate::broker::{ApprovalBroker, GrantUse};
 use crate::call::{
     Call, CallOptions, Caller, Calls, End, Ends, Found as KeyFound, Presence, Shared,
 };
-use crate::envelope::summary;
+use crate::envelope::{nothing, summary};
 use crate::hooks::{Hook, HookCoordinator, HookStop, StopScope};
 use crate::notices;
 use crate::points::{PlannedCall, ToolRequest};
@@ -695,11 +695,17 @@ impl Kernel {
         command: String,
         off: Off<'_>,
     ) -> Governed {
-        let limits = manifest.limits();
+        let mut limits = manifest.limits();
+        let placed = self.evidence_file(&facts, manifest).map(|file| limits.evidence = file);
         let run = ToolRun { plan: planned.plan, limits: limits.clone() };
         let executor = Arc::clone(&self.0.executor);
         // A task of its own, so that a panicking executor is an outcome and not a crash.
-        let mut running = tokio::spawn(async move { executor.run(run).await });
+        let mut running = tokio::spawn(async move {
+            match placed {
+                Ok(()) => executor.run(run).await,
+                Err(why) => nothing(ExecutionStatus::NotStarted(why)),
+            }
+        });
         let (execution, called_off) = tokio::select! {
             done = &mut running => (done.ok(), false),
             () = off.called_off() => {
@@ -713,14 +719,7 @@ impl Kernel {
             } else {
                 "the executor failed"
             };
-            Execution {
-                status: ExecutionStatus::Unknown(why.to_owned()),
-                stdout: Vec::new(),
-                stdout_sha256: *Digest::of([]).as_bytes(),
-                stdout_len: 0,
-                stderr: Vec::new(),
-                duration: Duration::ZERO,
-            }
+            nothing(ExecutionStatus::Unknown(why.to_owned()))
         });
         let terminal = match &execution.status {
             ExecutionStatus::Exited(0) | ExecutionStatus::Answered { ok: true, .. } => {
@@ -735,7 +734,10 @@ impl Kernel {
             ExecutionStatus::Unknown(_) => EffectTerminalStatus::Unknown,
         };
         let mut envelope = self.envelope(&facts, manifest, command, &execution, &limits);
-        let summary = summary(&execution.status, execution.stdout_len, execution.duration);
+        let mut summary = summary(&execution.status, execution.stdout_len, execution.duration);
+        if let Some(file) = &envelope.output_file {
+            summary.push_str(&format!(", kept as {file}"));
+        }
         let output = Content::new(execution.stdout);
         let reference = ContentRef::new(output.digest().to_string());
         let contents: Vec<_> = reference.ok().into_iter().collect();

@@ -8,6 +8,7 @@ use countersign_core::tool::{ToolCallRecord, ToolCallStatus};
 use countersign_manifest::{Envelope, EnvelopeStatus};
 use serde_json::{Value, json};
 
+use crate::envelope::READ_MAX;
 use crate::govern::{Denial, Governed, Kernel};
 
 impl Kernel {
@@ -87,7 +88,8 @@ impl Kernel {
             (ToolCallStatus::ResultRewritten, _) => {
                 serde_json::from_slice(&bytes).map_err(|error| error.to_string())
             }
-            (_, Some(manifest)) => manifest.output().parse(&bytes),
+            (_, Some(manifest)) if bytes.len() <= READ_MAX => manifest.output().parse(&bytes),
+            (_, Some(_)) => Err("there is too much to be read".to_owned()),
             (_, None) => Err("there is no such tool any more".to_owned()),
         };
         let text = || json!({ "text": String::from_utf8_lossy(&bytes) });

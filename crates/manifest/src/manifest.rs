@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use countersign_core::plan::RunLimits;
+use countersign_core::plan::{Filesystem, RunLimits};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -196,18 +196,6 @@ impl BackendKind {
     }
 }
 
-/// What of the file system a tool is confined to, where the operating system can do that. Paths
-/// are relative to the tool root, or absolute, and hold no `..`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filesystem {
-    /// Files and folders to read.
-    pub read: Vec<String>,
-    /// Files and folders to change.
-    pub write: Vec<String>,
-    /// Files to make.
-    pub create: Vec<String>,
-}
-
 /// Where the output of a call is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
@@ -216,6 +204,40 @@ pub struct Evidence {
     pub output_dir: String,
     /// Whether output is written there.
     pub capture: bool,
+}
+
+impl Evidence {
+    /// The folder of one call beneath the folder for evidence: plain names with slashes between
+    /// them, or empty. What is no letter, digit, `.`, `-` or `_` in an id becomes `_`.
+    ///
+    /// # Errors
+    /// Says why, if `output_dir` leads anywhere else.
+    pub fn folder(&self, scan_id: &str, session_id: &str) -> Result<String, String> {
+        let id = |text: &str| -> String {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            text.chars().take(128).map(|c| if plain(c) { c } else { '_' }).collect()
+        };
+        // A name may begin with an underscore.
+        let mut folder = self.output_dir.replace("{_", "{");
+        if let Some(rest) = folder.strip_prefix("{evidence_dir}") {
+            folder = rest.trim_start_matches('/').to_owned();
+        } else if folder.starts_with('/') {
+            return Err("output_dir must begin with {evidence_dir} or be relative".to_owned());
+        }
+        let folder =
+            folder.replace("{scan_id}", &id(scan_id)).replace("{session_id}", &id(session_id));
+        let names: Vec<_> = folder.split('/').filter(|name| !name.is_empty()).collect();
+        let plain = |name: &str| {
+            name != "."
+                && name != ".."
+                && name.len() <= 255
+                && !name.contains(['{', '}', '\\', '\0'])
+        };
+        match names.iter().copied().all(plain) {
+            true => Ok(names.join("/")),
+            false => Err("output_dir leads out of the folder for evidence".to_owned()),
+        }
+    }
 }
 
 /// How a policy engine names a call of the tool.
@@ -328,7 +350,7 @@ impl Manifest {
     /// What to enforce while a plan of this tool runs.
     #[must_use]
     pub fn limits(&self) -> RunLimits {
-        self.limits.clone()
+        RunLimits { filesystem: self.filesystem.clone(), ..self.limits.clone() }
     }
 
     /// `sha256:` and the hex digest of the manifest's text, comments included, together with the

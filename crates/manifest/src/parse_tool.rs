@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use countersign_core::plan::RunLimits;
+use countersign_core::plan::{Filesystem, RunLimits};
 
 use crate::diagnostic::{Report, excerpt};
 use crate::fields::{At, Fields};
-use crate::manifest::{Cedar, Evidence, Filesystem, RiskTier};
+use crate::manifest::{Cedar, Evidence, RiskTier};
 use crate::parse::{mode_fits, name_fits, word};
 use crate::template::{self, RawPart};
 

@@ -1,0 +1,155 @@
+//! Other manifests while the gateway runs.
+
+use std::convert::Infallible;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use countersign_core::id::AgentId;
+use countersign_kernel::Kernel;
+use countersign_manifest::ManifestSet;
+use tokio::signal::unix::Signal;
+use tokio::time::sleep;
+
+use crate::config::Config;
+use crate::output::Failure;
+use crate::serve::{self, Folder};
+
+/// What it takes to put other manifests in the place of those in force.
+pub(crate) struct Reload<'a> {
+    pub(crate) kernel: Kernel,
+    pub(crate) config: &'a Config,
+    /// Whether the rest of the configuration would start with these tools.
+    pub(crate) fits: &'a (dyn Fn(&ManifestSet) -> Result<(), Failure> + Sync),
+    /// As it was before the manifests in force were read.
+    pub(crate) seen: Look,
+    /// Of the manifests in force.
+    pub(crate) digest: String,
+}
+
+/// What can be seen of the files without reading them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Look(Vec<(PathBuf, u64, i64, i64, u64)>);
+
+impl Look {
+    /// A folder that cannot be read looks like one without files.
+    pub(crate) fn at(dir: &Path) -> Self {
+        let files = serve::manifest_files(dir).unwrap_or_default();
+        let mut found: Vec<_> = files
+            .into_iter()
+            .map(|path| match path.metadata() {
+                Ok(meta) => (path, meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino()),
+                Err(_) => (path, 0, 0, 0, 0),
+            })
+            .collect();
+        found.sort();
+        Self(found)
+    }
+}
+
+impl Reload<'_> {
+    /// Reads the manifests again on each SIGHUP, and when their files have changed and then
+    /// stayed the same for as long as `every`; zero: on signals only.
+    pub(crate) async fn run(mut self, every: Duration, mut asked: Signal) -> Infallible {
+        let mut changed = None;
+        loop {
+            let tick = async {
+                match every.is_zero() {
+                    true => std::future::pending().await,
+                    false => sleep(every).await,
+                }
+            };
+            let told = tokio::select! {
+                _ = asked.recv() => true,
+                () = tick => false,
+            };
+            let now = self.look().await;
+            if !told {
+                if now == self.seen {
+                    changed = None;
+                    continue;
+                }
+                if changed.as_ref() != Some(&now) {
+                    // Somebody may still be writing.
+                    changed = Some(now);
+                    continue;
+                }
+            }
+            (self.seen, changed) = (now, None);
+            match self.again().await {
+                Ok(text) => eprintln!("manifests: {text}"),
+                Err(failure) => {
+                    let count = self.kernel.manifests().iter().len();
+                    let why = failure.message;
+                    eprintln!("manifests: not reloaded, the {count} tools in force stay: {why}");
+                    if let Err(error) = self.record("manifests_refused", &why).await {
+                        tracing::error!("a refused reload is not recorded: {}", error.message);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> Look {
+        let dir = self.config.tools.dir.clone();
+        let look = tokio::task::spawn_blocking(move || Look::at(&dir));
+        look.await.unwrap_or_else(|_| self.seen.clone())
+    }
+
+    /// All of the set is right, or nothing changes.
+    async fn again(&mut self) -> Result<String, Failure> {
+        let read = tokio::task::block_in_place(|| serve::read_manifests(self.config));
+        let Folder { set, problems, broken } = read?;
+        for problem in &problems {
+            eprintln!("{problem}");
+        }
+        if broken {
+            let first = problems.first().map_or("", String::as_str);
+            return Err(Failure::new(format!("{} problems, the first: {first}", problems.len())));
+        }
+        (self.fits)(&set)?;
+        let digest = set.digest();
+        if digest == self.digest {
+            return Ok(format!("read again, and the same {} tools", set.iter().len()));
+        }
+        let change = change(&self.kernel.manifests(), &set);
+        // INVARIANT: recorded first. No call of a new tool comes before this in the journal.
+        let text = format!("{} to {digest}: {change}", self.digest);
+        self.record("manifests_replaced", &text).await?;
+        self.kernel.manifests_replace(set);
+        self.digest = digest;
+        Ok(change)
+    }
+
+    async fn record(&self, status: &str, text: &str) -> Result<(), Failure> {
+        let host = AgentId::new("countersign").map_err(|error| Failure::of(&error))?;
+        let how = "manifests";
+        let run = self.kernel.run_start_own(host, how).await.map_err(|e| Failure::of(&e))?;
+        let noted = self.kernel.run_note(&run, status, text).await;
+        let ended = self.kernel.run_end(&run, how).await;
+        noted.and(ended).map_err(|error| Failure::of(&error))
+    }
+}
+
+/// What is another in the new set, in words.
+fn change(old: &ManifestSet, new: &ManifestSet) -> String {
+    let digest = |set: &ManifestSet, name: &str| set.get(name).map(|m| m.digest().to_owned());
+    let names = |set: &ManifestSet, pick: &dyn Fn(&str) -> bool| -> Vec<String> {
+        set.iter().map(|m| m.name().to_owned()).filter(|name| pick(name)).collect()
+    };
+    let parts = [
+        ("new", names(new, &|name| old.get(name).is_none())),
+        (
+            "changed",
+            names(new, &|name| {
+                let before = digest(old, name);
+                before.is_some() && before != digest(new, name)
+            }),
+        ),
+        ("gone", names(old, &|name| new.get(name).is_none())),
+    ];
+    let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+    let parts: Vec<_> =
+        parts.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
+    format!("{} tools; {}", new.iter().len(), parts.join("; "))
+}
