@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::common::{World, finish, wait_for};
+use crate::common::{World, finish, repository, wait_for};
 
 const TOKEN: &str = "t0p\"Secret/value+1";
 const KEY: &str = "another-secret-0123456789";
@@ -400,5 +400,43 @@ fn imported_operations_run() {
     let got = finish(call);
     assert_eq!(got["envelope"]["results"]["line"], "POST /v1/pets HTTP/1.1", "{got}");
     assert_eq!(got["envelope"]["results"]["body"], "{\"name\":\"Rex\"}");
+    gateway.stop();
+}
+
+#[test]
+fn the_examples_run_but_for_the_address() {
+    let folder = repository().join("examples/http");
+    let server = Server::start(|request| match request.starts_with("POST ") {
+        true => answer("201 Created", "{\"number\":7}"),
+        false => answer("200 OK", "[{\"number\":6}]"),
+    });
+    let mut world = World::new();
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    world.tools = world.dir.path().join("tools");
+    std::fs::create_dir(&world.tools).unwrap();
+    for name in ["list_issues.clad.toml", "create_issue.clad.toml"] {
+        let text = read(&format!("tools/{name}"));
+        assert!(text.contains("https://tracker.example.org/"));
+        let here = format!("http://{}/", server.address);
+        let text = text.replace("https://tracker.example.org/", &here);
+        std::fs::write(world.tools.join(name), text).unwrap();
+    }
+    world.configure(&format!("{}\n{ALLOW}", read("countersign.toml")));
+    secret_file(&world, "tracker.token", TOKEN, 0o600);
+    let gateway = world.start();
+    assert_eq!(gateway.banner["manifest_problems"], json!(0));
+    let listed = world.json(&["call", "list_issues"])["envelope"].clone();
+    assert_eq!(listed["results"], json!({"value": [{"number": 6}]}), "{listed}");
+    let call = world.spawn_call("create_issue", &json!({"title": "It \"broke\""}));
+    let hold = world.held("create_issue");
+    world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
+    assert_eq!(finish(call)["envelope"]["results"], json!({"number": 7}));
+    let requests = server.requests();
+    assert!(requests[0].starts_with("GET /api/issues?state=open&page=1 HTTP/1.1\r\n"));
+    assert!(
+        requests[1].ends_with("{\"title\":\"It \\\"broke\\\"\",\"text\":\"\"}"),
+        "{requests:?}"
+    );
+    assert!(requests.iter().all(|r| r.contains(&format!("authorization: Bearer {TOKEN}\r\n"))));
     gateway.stop();
 }
