@@ -16,7 +16,7 @@ pub enum ArgumentsError {
     /// It is no JSON object.
     Syntax(String),
     /// It is one, and JSON itself would hide what is wrong with these: an argument that is there
-    /// twice, a number that becomes infinite or zero.
+    /// twice, a number that becomes infinite or zero, half a surrogate pair, lists without end.
     Refused(Vec<ArgProblem>),
 }
 
@@ -59,10 +59,18 @@ pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, ArgumentsError>
             Ok(value) => {
                 found.insert(name, value);
             }
-            Err(error) => return Err(ArgumentsError::Syntax(error.to_string())),
+            // JSON by its grammar, and no value: half a surrogate pair, or lists in lists in lists.
+            Err(error) => problems.push(refused("unreadable_value", &why(&error))),
         }
     }
     if problems.is_empty() { Ok(found) } else { Err(ArgumentsError::Refused(problems)) }
+}
+
+/// The reader's reason, without the place: that is counted from where the value begins.
+fn why(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or_default();
+    format!("cannot be read as a value: {reason}")
 }
 
 struct Members;

@@ -168,6 +168,7 @@ pub const CODES: &[Code] = &[
     argument("shell_character", "one that shells act on"),
     argument("too_long", "more than 4096 bytes, or 32768 for `literal_text`"),
     argument("unknown_argument", "no such argument"),
+    argument("unreadable_value", "half a surrogate pair, or nesting without end"),
     argument("url_host", "no plain host name or canonical address"),
     argument("url_not_canonical", "another spelling of the same URL exists that programs agree on"),
     argument("url_scheme", "not one of the schemes"),

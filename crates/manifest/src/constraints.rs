@@ -27,6 +27,9 @@ const CONSTRAINTS: &[&str] = &[
     "allow_any",
 ];
 
+/// The schemes of a `url` that names none.
+const DEFAULT_SCHEMES: [&str; 2] = ["http", "https"];
+
 /// A built-in type and everything said about it so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Typed {
@@ -181,16 +184,29 @@ impl Typed {
     fn read_bounds(&mut self, table: &mut Fields<'_>, report: &mut Report) {
         let custom = self.custom.clone();
         let custom = custom.as_deref();
+        // Without `min` and `allow_leading_dash` the type takes nothing below zero.
+        let opens = |key: &str, negative, span: &std::ops::Range<usize>, report: &mut Report| {
+            if custom.is_some() && negative && !self.leading_dash {
+                loosens(key, custom, span, report);
+            }
+        };
         if self.word == "integer" {
             let (min, max) = (table.integer("min", report), table.integer("max", report));
+            if let (Some(min), None) = (&min, self.integer.0) {
+                opens("min", min.value < 0, &min.span, report);
+            }
             bound("min", &mut self.integer.0, min, |new, old| new < old, custom, report);
             let span = bound("max", &mut self.integer.1, max, |new, old| new > old, custom, report);
             let crossed = matches!(self.integer, (Some(min), Some(max)) if min > max);
             cross(crossed, span, table, report);
         } else if self.word == "number" {
             let mut span = None;
+            let unbounded = self.float.0.is_none();
             for key in ["min", "min_float"] {
                 let given = table.float(key, report);
+                if let Some(min) = given.as_ref().filter(|_| unbounded) {
+                    opens(key, min.value < 0.0, &min.span, report);
+                }
                 span = bound(key, &mut self.float.0, given, |n, o| n < o, custom, report).or(span);
             }
             for key in ["max", "max_float"] {
@@ -222,8 +238,11 @@ impl Typed {
                 let message = format!("`{}` is no scheme that names a host", excerpt(scheme.value));
                 report.error("bad_scheme", &scheme.span, message);
             }
-            let known = self.schemes.as_ref().filter(|_| self.custom.is_some());
-            if known.is_some_and(|known| !known.iter().any(|k| k == scheme.value)) {
+            let known = match &self.schemes {
+                Some(known) => known.iter().any(|k| k == scheme.value),
+                None => DEFAULT_SCHEMES.contains(&scheme.value),
+            };
+            if self.custom.is_some() && !known {
                 loosens("schemes", self.custom.as_deref(), &scheme.span, report);
             }
         }
@@ -270,7 +289,7 @@ impl Typed {
             "enum" => Kind::Enum(self.allowed.unwrap_or_default()),
             "scope_target" => Kind::Target(host),
             "url" => {
-                let default = || vec!["http".to_owned(), "https".to_owned()];
+                let default = || DEFAULT_SCHEMES.map(str::to_owned).to_vec();
                 Kind::Url(UrlRule { schemes: self.schemes.unwrap_or_else(default), host })
             }
             "path" => Kind::Path(text),

@@ -110,10 +110,17 @@ impl Diagnostic {
         self.fix = Some(fix.into());
     }
 
-    /// Suggests the nearest of the known words, if one is near enough to be a slip.
+    /// Suggests the nearest of the known words, if one is near enough to be a slip. Of very many
+    /// words the first are looked at, and none is longer than a name: a hostile file must not
+    /// make this take long.
     pub(crate) fn nearest<'a>(&mut self, word: &str, known: impl IntoIterator<Item = &'a str>) {
+        if word.len() > LONGEST_NAME {
+            return;
+        }
         let near = known
             .into_iter()
+            .filter(|k| k.len() <= LONGEST_NAME)
+            .take(MOST_SUGGESTED)
             .map(|k| (strsim::jaro_winkler(word, k), k))
             .filter(|(score, _)| *score > 0.82)
             .max_by(|a, b| a.0.total_cmp(&b.0));
@@ -122,6 +129,11 @@ impl Diagnostic {
         }
     }
 }
+
+/// Bytes of a name.
+const LONGEST_NAME: usize = 64;
+/// Words that one is compared with.
+const MOST_SUGGESTED: usize = 256;
 
 /// A short piece of a foreign text, made safe to look at.
 pub(crate) fn excerpt(text: &str) -> String {

@@ -24,13 +24,17 @@ const INTERPRETERS: &[&str] = &[
     "tsx", "ts-node", "npx", "bunx", "uvx", "pipx", "php", "lua", "luajit", "awk", "gawk", "mawk",
     "nawk", "tclsh", "wish", "expect", "rscript", "julia", "guile", "racket", "sbcl", "clojure",
     "groovy", "scala", "jshell", "ghci", "runghc", "elixir", "iex", "erl", "escript", "ocaml",
-    "swipl", "octave", "raku", "gdb", "lldb",
+    "swipl", "octave", "raku", "gdb", "lldb", "r", "java", "kotlin", "mono", "dotnet", "wine",
+    "pry", "zx", "gosh", "janet", "rust-script", "nix-shell",
     // What starts another program.
     "env", "xargs", "sudo", "doas", "pkexec", "su", "runuser", "setpriv", "capsh", "chroot",
     "unshare", "nsenter", "bwrap", "firejail", "fakeroot", "proot", "ssh", "nohup", "setsid",
     "timeout", "nice", "ionice", "chrt", "taskset", "prlimit", "flock", "stdbuf", "unbuffer",
     "rlwrap", "time", "watch", "entr", "script", "screen", "tmux", "parallel", "strace", "ltrace",
-    "systemd-run", "start-stop-daemon", "at", "batch",
+    "systemd-run", "start-stop-daemon", "at", "batch", "command", "eval", "gosu", "su-exec", "sg",
+    "newgrp", "runcon", "run0", "run-parts", "torsocks", "proxychains", "numactl", "cpulimit",
+    "faketime", "valgrind", "dbus-run-session", "sshpass", "mosh", "pipenv", "poetry", "uv",
+    "ld.so",
     // Editors that do.
     "vim", "vi", "nvim", "ex", "ed", "emacs",
 ];
@@ -95,5 +99,7 @@ fn is_interpreter(base: &str) -> bool {
     let name = base.to_ascii_lowercase();
     let name = name.strip_suffix(".exe").unwrap_or(&name);
     let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare)
+    // The loader of shared libraries starts the program it is given.
+    let loader = ["ld-linux", "ld-musl"].iter().any(|loader| name.starts_with(loader));
+    loader || INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare)
 }

@@ -286,3 +286,18 @@ fn columns_count_characters() {
     // Inside é.
     assert_eq!(line_column("éa", 1), (1, 1));
 }
+
+#[test]
+fn a_word_that_no_name_is_as_long_as_is_compared_with_none() {
+    let text = |key: &str| {
+        format!("[tool]\nname = \"t\"\nversion = \"1.0.0\"\ndescription = \"d\"\n{key} = \"low\"\n")
+    };
+    for (key, expected) in [
+        ("risk_teir".to_owned(), Some("write `risk_tier`")),
+        (format!("risk_tier{}", "r".repeat(56)), None),
+    ] {
+        let (_, found) = Manifest::parse("t.clad.toml", &text(&key));
+        let unknown = found.iter().find(|d| d.code == "unknown_key").unwrap();
+        assert_eq!(unknown.fix.as_deref(), expected);
+    }
+}

@@ -11,7 +11,7 @@
 mod common;
 
 use common::{object, one};
-use countersign_manifest::Manifest;
+use countersign_manifest::{ArgumentsError, Manifest, parse_arguments};
 use serde_json::{Map, Value, json};
 
 fn code(manifest: &Manifest, value: &Value) -> Result<String, &'static str> {
@@ -202,6 +202,27 @@ fn integer() {
         (json!({}), Err("wrong_type")),
     ] {
         assert_eq!(code(&clamped, &value).as_deref().map_err(|e| *e), expected, "{value}");
+    }
+}
+
+#[test]
+fn what_json_cannot_hold_is_refused_by_the_name_of_its_argument() {
+    let deep = format!(r#"{{"x": {}{}}}"#, "[".repeat(5000), "]".repeat(5000));
+    for (text, code) in [
+        (r#"{"x": "\ud800"}"#, "unreadable_value"),
+        (r#"{"x": "a\udc00b"}"#, "unreadable_value"),
+        (deep.as_str(), "unreadable_value"),
+        (r#"{"x": 1e999}"#, "not_finite"),
+        (r#"{"x": 1, "x": 1}"#, "duplicate_argument"),
+    ] {
+        let Err(ArgumentsError::Refused(problems)) = parse_arguments(text) else {
+            panic!("{code}: taken, or no JSON");
+        };
+        let found: Vec<_> = problems.iter().map(|p| (p.code, p.arg.as_str())).collect();
+        assert_eq!(found, [(code, "x")]);
+    }
+    for text in ["[]", "", "{", r#"{"x": "a}"#, r#"{"x": }"#] {
+        assert!(matches!(parse_arguments(text), Err(ArgumentsError::Syntax(_))), "{text}");
     }
 }
 

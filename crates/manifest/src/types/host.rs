@@ -78,7 +78,7 @@ fn plain(host: &str, rule: HostRule, code: &'static str) -> Result<Target, Refus
 }
 
 /// At most 253 characters; labels of letters, digits and inner hyphens; none encoded; the last
-/// one no number.
+/// one neither a number nor a range of numbers.
 pub(crate) fn is_name(host: &str) -> bool {
     let label = |l: &str| {
         (1..=63).contains(&l.len())
@@ -88,7 +88,8 @@ pub(crate) fn is_name(host: &str) -> bool {
             && !l.get(..4).is_some_and(|p| p.eq_ignore_ascii_case("xn--"))
     };
     let top = host.rsplit('.').next().unwrap_or_default();
-    let numeric = top.bytes().all(|b| b.is_ascii_digit())
+    // Digits and hyphens alone are how scanners write the end of a range of addresses.
+    let numeric = top.bytes().all(|b| b.is_ascii_digit() || b == b'-')
         || top
             .get(..2)
             .filter(|p| p.eq_ignore_ascii_case("0x"))

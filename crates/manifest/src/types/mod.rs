@@ -50,6 +50,9 @@ pub(crate) const MAX_TEXT: usize = 4096;
 /// Bytes of a `literal_text`.
 pub(crate) const MAX_LITERAL: usize = 32_768;
 
+/// Classes in a pattern, whatever they are, that are not too large together.
+const MAX_CLASSES: usize = 64;
+
 /// Why a value is refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -110,8 +113,9 @@ impl Pattern {
         parse(source)?;
         parse(&whole(source))?;
         let pattern = Self { source: source.to_owned(), whole: OnceLock::new() };
-        // What parses compiles, unless it is too large; only counting makes it that.
-        if source.len() > MAX_TEXT || source.contains('{') {
+        // What parses compiles, unless it is too large; counting or many classes make it that.
+        let classes = source.bytes().filter(|b| br"\.[".contains(b)).count();
+        if source.len() > MAX_TEXT || source.contains('{') || classes > MAX_CLASSES {
             let regex = Regex::new(&whole(source)).map_err(|error| error.to_string())?;
             let _ = pattern.whole.set(Some(regex));
         }
