@@ -1,5 +1,7 @@
 //! Other manifests while the gateway runs.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};

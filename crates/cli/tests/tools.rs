@@ -1,5 +1,7 @@
 //! What tools may ask for, with a real gateway.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
+
 mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
