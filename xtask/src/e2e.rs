@@ -7,8 +7,14 @@ use std::path::{Path, PathBuf};
 
 const PYTHON_PACKAGES: &[&str] = &["cryptography==48.0.0", "mcp==2.3.0"];
 /// What `tests/e2e/package.json` must install.
-const NODE_PACKAGES: &[(&str, &str)] =
-    &[("@modelcontextprotocol/sdk", "1.32.2"), ("playwright-core", "1.65.1")];
+const NODE_PACKAGES: &[(&str, &str)] = &[
+    ("@modelcontextprotocol/conformance", "0.1.16"),
+    ("@modelcontextprotocol/sdk", "1.32.2"),
+    ("@modelcontextprotocol/server-everything", "2026.8.31"),
+    ("@modelcontextprotocol/server-filesystem", "2026.8.31"),
+    ("node", "22.23.3"),
+    ("playwright-core", "1.65.1"),
+];
 const PYTHON_AT_LEAST: (u32, u32) = (3, 10);
 const NODE_AT_LEAST: u32 = 18;
 /// The Node project and the scripts of the tests, copied to `target/e2e/ts` on every run.
@@ -35,11 +41,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         packages: &["python3", "python3-venv"],
         find: python,
     })?;
-    let (node, npm) = tool(&Tool {
-        what: "Node 18 or newer with npm",
-        packages: &["nodejs", "npm"],
-        find: node,
-    })?;
+    let (node, npm) = tool(&NODE)?;
     let chromium = tool(&Tool {
         what: "Chromium (chromium, chromium-browser or google-chrome)",
         packages: &["chromium"],
@@ -75,6 +77,15 @@ pub(crate) fn run(options: &Options) -> Outcome {
             .env("COUNTERSIGN_E2E_CHROMIUM", &chromium),
     )
 }
+
+/// The Node project alone, prepared below this folder.
+pub(crate) fn node_project(folder: &Path) -> Outcome<PathBuf> {
+    let (node, npm) = tool(&NODE)?;
+    prepare_node(folder, &node, &npm)
+}
+
+const NODE: Tool<(PathBuf, PathBuf)> =
+    Tool { what: "Node 18 or newer with npm", packages: &["nodejs", "npm"], find: node };
 
 /// A program the machine must have.
 struct Tool<T> {

@@ -13,6 +13,7 @@ mod audit;
 mod bench;
 mod cases;
 mod ci;
+mod conformance;
 mod contract;
 mod diff;
 mod e2e;
@@ -70,6 +71,8 @@ enum Command {
     Bench(bench::Options),
     /// Try the properties of the contract, manifests and signed logs with many cases, optimised
     Fuzz(fuzz::Options),
+    /// Run the official MCP conformance suite against a server, directly and behind the gateway
+    Conformance,
     /// Prepare Python, Node and Chromium below target/e2e, and run the end-to-end tests
     E2e(e2e::Options),
     /// Let many agents and approvers at the real program, kill it again and again, and hold the
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Package => package::run(),
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Conformance => conformance::run(),
         Command::E2e(options) => e2e::run(&options),
         Command::Soak(options) => soak::run(&options),
     };

@@ -23,7 +23,7 @@ pub(crate) fn run(runs: usize) {
         let plan =
             Plan::Command(CommandPlan { argv: vec!["/bin/true".into()], ..CommandPlan::default() });
         let begin = Instant::now();
-        let run = executor.run(ToolRun { plan, limits: RunLimits::default() });
+        let run = executor.run(ToolRun::new(plan, RunLimits::default()));
         let ended = runtime.block_on(run);
         supervised.push(begin.elapsed());
         assert_eq!(ended.status, ExecutionStatus::Exited(0));

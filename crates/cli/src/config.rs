@@ -17,6 +17,7 @@ use crate::hooks::{self, HookTable};
 use crate::notifiers::{self, NotifierTable};
 use crate::output::Failure;
 use crate::secrets::{self, HttpTable, SecretTable};
+use crate::upstreams::{self, UpstreamTable};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) notifiers: Vec<NotifierTable>,
     pub(crate) secrets: std::collections::BTreeMap<String, SecretTable>,
     pub(crate) http: HttpTable,
+    pub(crate) upstream: Vec<UpstreamTable>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -47,6 +49,8 @@ pub(crate) struct Server {
     /// How long an MCP call waits for a person before its answer is that it is still pending:
     /// less than clients wait, which is often 60.
     pub(crate) pending_after_seconds: u64,
+    /// Who MCP clients without a token are.
+    pub(crate) anonymous_agent: Option<String>,
     /// Where people reach the console, if not at the address that is bound.
     pub(crate) public_url: Option<String>,
     pub(crate) public_log: bool,
@@ -61,6 +65,7 @@ impl Default for Server {
             max_body_bytes: 4 << 20,
             drain_seconds: 10,
             pending_after_seconds: 45,
+            anonymous_agent: None,
             public_url: None,
             public_log: false,
         }
@@ -256,6 +261,7 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
             approvals::check(&name, &text, &config.approvals.rules, &config.delegations)?;
             notifiers::check(&name, &text, &config.notifiers)?;
             secrets::check(&name, &text, &config.secrets, &config.http)?;
+            upstreams::check(&name, &text, &config.upstream)?;
             (config, text)
         }
     };
@@ -274,6 +280,17 @@ fn check(config: &Config) -> Result<(), Failure> {
         .hint(
             "bind to 127.0.0.1, or put a TLS proxy in front and set server.behind_proxy = true",
         ));
+    }
+    if server.anonymous_agent.is_some() {
+        let others = !server.bind.ip().is_loopback()
+            || server.behind_proxy
+            || !server.allowed_hosts.is_empty();
+        if others {
+            let text = "server.anonymous_agent lets anybody in who can reach the gateway";
+            return Err(Failure::new(text).hint(
+                "bind to 127.0.0.1, without behind_proxy and allowed_hosts, or give agents tokens",
+            ));
+        }
     }
     if let Some(url) = &server.public_url
         && !url.starts_with("https://")
@@ -413,6 +430,8 @@ mod tests {
     fn what_is_not_safe_is_refused() {
         for text in [
             "[server]\nbind = \"0.0.0.0:7700\"\n",
+            "[server]\nanonymous_agent = \"agent\"\nbehind_proxy = true\n",
+            "[server]\nanonymous_agent = \"agent\"\nallowed_hosts = [\"a.example\"]\n",
             "[policy]\napproval_timeout_seconds = 0\n",
             "[server]\npublic_url = \"gateway.example.org\"\n",
             "[policy]\napproval_timeout_seconds = 99999999\n",

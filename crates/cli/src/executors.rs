@@ -5,6 +5,7 @@ use std::sync::Arc;
 use countersign_core::plan::PlanKind;
 use countersign_exec::{Dispatch, Evidence, ProcessConfig, ProcessExecutor, SupervisorCommand};
 use countersign_manifest::{BackendKind, Manifest};
+use countersign_ports::executor::ToolExecutor;
 
 use crate::config::{Config, Loaded};
 use crate::hooks::Setting;
@@ -16,6 +17,7 @@ pub(crate) fn build(
     loaded: &Loaded,
     setting: &Setting,
     env: Vec<(String, String)>,
+    mcp: Option<Arc<dyn ToolExecutor>>,
 ) -> Result<Evidence, Failure> {
     let process = ProcessExecutor::new(ProcessConfig {
         root: setting.tool_root.clone(),
@@ -30,15 +32,25 @@ pub(crate) fn build(
     let dispatch = Dispatch::default()
         .with(PlanKind::Command, process.clone())
         .with(PlanKind::Executor, process)
-        .with(PlanKind::Http, Arc::new(http))
-        .redacting(redactor);
+        .with(PlanKind::Http, Arc::new(http));
+    let dispatch = match mcp {
+        Some(mcp) => dispatch.with(PlanKind::Mcp, mcp),
+        None => dispatch,
+    };
+    let dispatch = dispatch.redacting(redactor);
     // Around it all: what is kept has no secret either.
     Ok(Evidence::new(loaded.state.join("evidence"), Arc::new(dispatch)))
 }
 
 /// What a tool asks for that is not there: it is not served, rather than without it.
 pub(crate) fn missing(manifest: &Manifest, config: &Config) -> Option<String> {
-    let backends = [BackendKind::Command, BackendKind::Executor, BackendKind::Http];
+    if let Some((server, _)) = manifest.mcp_target()
+        && !config.upstream.iter().any(|upstream| upstream.name() == server)
+    {
+        return Some(format!("there is no [[upstream]] `{server}`"));
+    }
+    let backends =
+        [BackendKind::Command, BackendKind::Executor, BackendKind::Http, BackendKind::Mcp];
     if !backends.contains(&manifest.backend()) {
         Some(format!("running {} tools is not there yet", manifest.backend().as_str()))
     } else if let Some(Err(why)) = manifest.evidence().map(|found| found.folder("call", "session"))

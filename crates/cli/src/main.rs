@@ -24,6 +24,7 @@ mod secrets;
 mod serve;
 mod state;
 mod system;
+mod upstreams;
 
 use std::process::ExitCode;
 

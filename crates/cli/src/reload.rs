@@ -14,10 +14,13 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::output::Failure;
 use crate::serve::{self, Folder};
+use crate::upstreams::Catalog;
 
 /// What it takes to put other manifests in the place of those in force.
 pub(crate) struct Reload<'a> {
     pub(crate) kernel: Kernel,
+    /// Has the tools of upstream servers, which stay.
+    pub(crate) catalog: Option<Catalog>,
     pub(crate) config: &'a Config,
     /// Whether the rest of the configuration would start with these tools.
     pub(crate) fits: &'a (dyn Fn(&ManifestSet) -> Result<(), Failure> + Sync),
@@ -107,16 +110,23 @@ impl Reload<'_> {
             let first = problems.first().map_or("", String::as_str);
             return Err(Failure::new(format!("{} problems, the first: {first}", problems.len())));
         }
-        (self.fits)(&set)?;
+        let (now, all) = match &self.catalog {
+            Some(catalog) => (catalog.described(), catalog.with(&set).await),
+            None => ((*self.kernel.manifests()).clone(), set.clone()),
+        };
+        (self.fits)(&all)?;
         let digest = set.digest();
         if digest == self.digest {
             return Ok(format!("read again, and the same {} tools", set.iter().len()));
         }
-        let change = change(&self.kernel.manifests(), &set);
+        let change = change(&now, &set);
         // INVARIANT: recorded first. No call of a new tool comes before this in the journal.
         let text = format!("{} to {digest}: {change}", self.digest);
         self.record("manifests_replaced", &text).await?;
-        self.kernel.manifests_replace(set);
+        match &self.catalog {
+            Some(catalog) => catalog.describe(&self.kernel, &set).await?,
+            None => self.kernel.manifests_replace(set),
+        }
         self.digest = digest;
         Ok(change)
     }

@@ -28,6 +28,7 @@ use crate::reload::{Look, Reload};
 use crate::secrets;
 use crate::state;
 use crate::system::{OsEntropy, SystemClock};
+use crate::upstreams::Catalog;
 
 pub(crate) fn run(global: &Global, args: Serve) -> Result<ExitCode, Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG")
@@ -41,6 +42,9 @@ pub(crate) fn run(global: &Global, args: Serve) -> Result<ExitCode, Failure> {
     let mut loaded = config::load(global)?;
     if let Some(bind) = args.bind {
         loaded.config.server.bind = bind;
+        if !bind.ip().is_loopback() && loaded.config.server.anonymous_agent.is_some() {
+            return Err(Failure::new("server.anonymous_agent is for loopback addresses only"));
+        }
         if !bind.ip().is_loopback() && !loaded.config.server.behind_proxy {
             return Err(Failure::new(format!(
                 "{bind} can be reached by others without encryption"
@@ -101,12 +105,26 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         let hash = hook.spec.spec_hash().map_err(|error| Failure::of(&error))?;
         context.push((format!("hook.{}", hook.spec.hook_id), hash.to_string()));
     }
+    let digest = manifests.digest();
+    let catalog = Catalog::new(loaded, &setting, &*journal, &manifests).await?;
+    let (catalog, listings) = catalog.unzip();
+    let (manifests, problems): (_, Vec<String>) = match &catalog {
+        Some(catalog) => {
+            let (manifests, more) = catalog.manifests().await;
+            more.iter().for_each(|problem| eprintln!("{problem}"));
+            (manifests, problems.into_iter().chain(more).collect())
+        }
+        None => (manifests, problems),
+    };
+    context.extend(catalog.iter().flat_map(Catalog::context));
     let Deciding { rules, delegations } = approvals::build(loaded, &manifests, &state.principals)?;
     let policy = loaded.policy(rules, context);
-    let executor = executors::build(loaded, &setting, env)?;
-    let (tools, digest) = (manifests.iter().len(), manifests.digest());
+    let mcp = catalog.as_ref().map(Catalog::executor);
+    let executor = executors::build(loaded, &setting, env, mcp)?;
+    let served = || manifests.iter().filter(|manifest| !manifest.is_own());
+    let tools = served().count();
     let hooked = hooks.len();
-    let held = manifests.iter().filter(|manifest| policy.may_hold(manifest)).count();
+    let held = served().filter(|manifest| policy.may_hold(manifest)).count();
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let (kernel, found) = Kernel::start(Parts {
         journal: journal.clone(),
@@ -122,13 +140,17 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     })
     .await
     .map_err(|error| Failure::of(&error))?;
-    let critics = critics(&*journal, &found, &origin, state.critic_key, state.critic_next).await?;
+    let critics = critics(&journal, &found, &origin, state.critic_key, state.critic_next).await?;
+    if let (Some(catalog), Some(listings)) = (&catalog, listings) {
+        catalog.begin(kernel.clone(), listings).await?;
+    }
     let known = state.principals.clone();
     let running = kernel.clone();
     let server = Server::bind(ServerParts {
         kernel,
         log: Some(journal.clone()),
         critics: Some(critics),
+        upstreams: catalog.as_ref().map(|catalog| Arc::new(catalog.upstreams()) as _),
         principals: state.principals,
         delegations,
         clock,
@@ -141,6 +163,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             pending_after: Duration::from_secs(config.server.pending_after_seconds),
             secure_cookie: config.server.behind_proxy,
             public_log: config.server.public_log,
+            anonymous_agent: config.server.anonymous_agent.clone(),
             version: version.clone(),
         },
     })
@@ -244,13 +267,17 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     }
     let agent = stdio.then(|| config.stdio.agent.clone());
     let fits = |set: &ManifestSet| approvals::build(loaded, set, &known).map(drop);
-    let reloading = Reload { kernel: running, config, fits: &fits, seen, digest };
+    let reloading =
+        Reload { kernel: running, catalog: catalog.clone(), config, fits: &fits, seen, digest };
     let every = Duration::from_secs(config.tools.watch_seconds);
     let served = tokio::select! {
         served = server.run(agent, stop) => served,
         never = reloading.run(every, reload) => match never {},
     };
     let _ = std::fs::remove_file(&address);
+    if let Some(catalog) = &catalog {
+        catalog.end().await;
+    }
     served.map_err(|error| Failure::of(&error))?;
     Ok(ExitCode::SUCCESS)
 }

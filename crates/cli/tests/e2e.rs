@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
+#[path = "e2e/servers.rs"]
+mod servers;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -124,6 +124,11 @@ pub fn tell(record: &JournalRecord) -> Told {
                 "notice_lost" => "Nobody told",
                 "manifests_replaced" => "Tools replaced",
                 "manifests_refused" => "Tools not replaced",
+                "tool_pinned" => "Tool first seen",
+                "tool_accepted" => "Tool accepted",
+                "tool_changed" => "Tool changed",
+                "passed" => "Passed on",
+                "passed_back" => "Passed back",
                 _ => "Run",
             };
             let detail = match title {

@@ -145,7 +145,7 @@ mod tests {
             for plan in plans() {
                 let kind = plan.kind();
                 assert_eq!(dispatch.runs(kind), kind != missing);
-                let done = dispatch.run(ToolRun { plan, limits: RunLimits::default() }).await;
+                let done = dispatch.run(ToolRun::new(plan, RunLimits::default())).await;
                 if kind == missing {
                     let ExecutionStatus::NotStarted(why) = done.status else { panic!("{kind:?}") };
                     assert!(why.contains(&format!("run {} plans", kind.as_str())), "{why}");
@@ -194,7 +194,7 @@ mod tests {
                     .with(PlanKind::Command, Arc::new(executor))
                     .redacting(redactor.clone());
                 let [plan, ..] = plans();
-                let done = dispatch.run(ToolRun { plan, limits: RunLimits::default() }).await;
+                let done = dispatch.run(ToolRun::new(plan, RunLimits::default())).await;
                 assert_eq!(done.status, clean);
                 assert_eq!(String::from_utf8(done.stdout).unwrap(), left);
                 assert_eq!(done.stdout_sha256, <[u8; 32]>::from(Sha256::digest(left)));

@@ -300,7 +300,7 @@ fn checked(config: &ProcessConfig, plan: &CommandPlan) -> Result<PathBuf, String
 }
 
 /// Kills everything below a supervisor that does not, and then the supervisor.
-async fn kill_stuck(child: &mut Child) {
+pub(crate) async fn kill_stuck(child: &mut Child) {
     let Some(root) = child.id().and_then(|pid| i32::try_from(pid).ok()) else {
         return;
     };

@@ -33,6 +33,7 @@ mod evidence;
 mod executor;
 pub mod hook;
 mod http;
+pub mod mcp;
 pub mod notify;
 mod quote;
 mod redact;

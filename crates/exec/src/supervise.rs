@@ -12,6 +12,9 @@
 //! memory as a sealed file, which is `FD` in the launcher and standard input in the tool. So a
 //! tool that does not read blocks nobody, and the socket is free to mean what it always means.
 //!
+//! `INPUT` may also be [`INPUT_PIPE`]: then one byte comes first on the socket, and with it the
+//! descriptor that is standard input in the tool. So a program can be talked to while it runs.
+//!
 //! The supervisor answers on the socket with `started`, before the tool exists, and one line
 //! more when nothing of the tool is left. The two ends must be of one build: this is not a
 //! contract.
@@ -19,7 +22,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -32,6 +36,7 @@ use countersign_core::plan::RunLimits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getppid, getrlimit,
     pidfd_open, set_child_subreaper, set_parent_process_death_signal, setrlimit, setsid, wait,
@@ -41,6 +46,9 @@ use crate::{confine, tree};
 
 /// The first argument by which an embedding binary recognises that it is to be a supervisor.
 pub const ARG: &str = "__supervise";
+
+/// The `INPUT` that comes as a descriptor.
+pub(crate) const INPUT_PIPE: &str = "pipe";
 
 /// Bytes of input that a supervisor takes. It holds them in memory as long as the tool runs.
 pub(crate) const INPUT_MAX: usize = 1 << 20;
@@ -217,6 +225,9 @@ fn input_receive(socket: &mut UnixStream, announced: &OsStr) -> Result<Option<Fi
     if announced == "-" {
         return Ok(None);
     }
+    if announced == INPUT_PIPE {
+        return pipe_receive(socket).map(Some);
+    }
     let length = announced.to_str().and_then(|text| text.parse::<usize>().ok());
     let Some(length) = length.filter(|&length| length <= INPUT_MAX) else {
         return Err(format!("bad input length {}", announced.display()));
@@ -239,6 +250,24 @@ fn input_receive(socket: &mut UnixStream, announced: &OsStr) -> Result<Option<Fi
         Ok(file)
     };
     hold().map(Some).map_err(|error| format!("the input cannot be held: {error}"))
+}
+
+/// Takes the descriptor off the socket, for the next process to inherit. Ours is closed once that
+/// has started.
+fn pipe_receive(socket: &UnixStream) -> Result<File, String> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0_u8; 1];
+    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .map_err(|error| format!("the input does not come: {error}"))?;
+    let mut fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let fd = fds.next().and_then(|mut fds| fds.next()).ok_or("no input came")?;
+    // INVARIANT: this process has one thread and starts one process.
+    fcntl_setfd(&fd, FdFlags::empty()).map_err(|error| format!("the input: {error}"))?;
+    Ok(File::from(fd))
 }
 
 /// Returns when the tool's main process has ended or the socket has closed.

@@ -60,7 +60,7 @@ impl Bench {
 
 fn sh(script: &str, limits: RunLimits) -> ToolRun {
     let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
-    ToolRun { plan: Plan::Command(CommandPlan { argv, ..CommandPlan::default() }), limits }
+    ToolRun::new(Plan::Command(CommandPlan { argv, ..CommandPlan::default() }), limits)
 }
 
 fn long() -> RunLimits {
@@ -95,7 +95,7 @@ async fn an_executor_gets_its_arguments_from_the_environment_and_nothing_else() 
         let (paths, credentials) = (Vec::new(), Vec::new());
         let plan =
             Plan::Executor(ExecutorPlan { executor: "./tool".into(), env, paths, credentials });
-        bench.executor.run(ToolRun { plan, limits })
+        bench.executor.run(ToolRun::new(plan, limits))
     };
     let done = run(long()).await;
     assert_eq!(done.status, ExecutionStatus::Exited(0));
@@ -173,7 +173,7 @@ async fn a_confined_tool_reaches_what_its_manifest_names_and_no_more() {
     let argv = vec!["./other/tool".to_owned()];
     let plan = Plan::Command(CommandPlan { argv, ..CommandPlan::default() });
     let limits = RunLimits { filesystem: Some(Filesystem::default()), ..long() };
-    let done = bench.executor.run(ToolRun { plan, limits }).await;
+    let done = bench.executor.run(ToolRun::new(plan, limits)).await;
     assert_eq!((done.status, text(&done.stdout)), (ExecutionStatus::Exited(1), "ran\n"));
 }
 
@@ -288,7 +288,7 @@ async fn a_fork_storm_ends_at_its_limit_and_leaves_nothing() {
     }
     let plan = Plan::Command(CommandPlan { argv, ..CommandPlan::default() });
     let limits = RunLimits { nproc: Some(40), ..long() };
-    let done = bench.executor.run(ToolRun { plan, limits }).await;
+    let done = bench.executor.run(ToolRun::new(plan, limits)).await;
     assert!(matches!(done.status, ExecutionStatus::Exited(1..)), "{done:?}");
     let started = text(&done.stdout).lines().count();
     assert!(started <= 40, "{started}: {}", text(&done.stderr));

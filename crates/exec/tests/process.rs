@@ -27,7 +27,7 @@ fn config(root: &Path) -> ProcessConfig {
 
 fn command(argv: &[&str], limits: RunLimits) -> ToolRun {
     let argv = argv.iter().map(|&arg| arg.to_owned()).collect();
-    ToolRun { plan: Plan::Command(CommandPlan { argv, ..CommandPlan::default() }), limits }
+    ToolRun::new(Plan::Command(CommandPlan { argv, ..CommandPlan::default() }), limits)
 }
 
 fn long() -> RunLimits {
@@ -456,7 +456,7 @@ async fn a_path_out_of_the_root_is_refused() {
             paths: vec![path.to_owned()],
             ..CommandPlan::default()
         });
-        let run = bench.executor.run(ToolRun { plan, limits: long() }).await;
+        let run = bench.executor.run(ToolRun::new(plan, long())).await;
         not_started(&run, path);
         assert!(!bench.root.path().join("ran").exists());
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::digest::Digest;
 use countersign_core::id::{AgentId, ApprovalRequestId, IdempotencyKey, ToolCallId};
+use countersign_ports::mcp::McpCaller;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -23,7 +24,7 @@ const UNHEARD_KEPT: usize = 1_000;
 const OUTCOME_MAX: usize = 16 << 10;
 
 /// How a call is made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct CallOptions {
     /// Whoever makes the call may go away without calling it off: what is held stays held, and
     /// what runs after it was held runs to its end. Its outcome is for whoever sends the same
@@ -31,6 +32,8 @@ pub struct CallOptions {
     pub kept: bool,
     /// Sent again under this key, a call is not made again: its recorded outcome is given.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// The MCP client that makes the call. Of equal calls that share a hold, the first one's.
+    pub mcp: Option<Arc<dyn McpCaller>>,
 }
 
 /// Whether whoever makes a call is there.
@@ -79,14 +82,19 @@ pub(crate) struct Ends {
     pub(crate) hold: watch::Sender<Option<ApprovalRequestId>>,
     /// Closed when nobody waits any more, whether the call goes on or not.
     pub(crate) there: watch::Receiver<()>,
+    pub(crate) mcp: Option<Arc<dyn McpCaller>>,
 }
 
 impl Call {
-    pub(crate) fn start(kept: bool, run: impl FnOnce(Ends) -> JoinHandle<Governed>) -> Self {
+    pub(crate) fn start(
+        kept: bool,
+        mcp: Option<Arc<dyn McpCaller>>,
+        run: impl FnOnce(Ends) -> JoinHandle<Governed>,
+    ) -> Self {
         let (presence, caller) = watch::channel(Presence::Here);
         let (hold, held) = watch::channel(None);
         let (there, gone) = watch::channel(());
-        let task = run(Ends { caller: Caller(caller), hold, there: gone });
+        let task = run(Ends { caller: Caller(caller), hold, there: gone, mcp });
         Self { presence, kept, hold: held, task, _there: there }
     }
 

@@ -6,7 +6,7 @@ use countersign_core::digest::Digest;
 use countersign_core::plan::{PlanKind, RunLimits};
 use countersign_core::text::reveal;
 use countersign_escalation::time::rfc3339;
-use countersign_manifest::{Envelope, EnvelopeStatus, Manifest, OutputFormat};
+use countersign_manifest::{BackendKind, Envelope, EnvelopeStatus, Manifest, OutputFormat};
 use countersign_ports::entropy::random_id;
 use countersign_ports::executor::{Execution, ExecutionStatus};
 use serde_json::{Value, json};
@@ -19,7 +19,8 @@ use crate::render::shorten;
 /// many.
 pub(crate) const READ_MAX: usize = 1 << 20;
 
-/// Bytes of output in an envelope. The whole output stands in the journal's content store.
+/// Bytes of output in an envelope, but for the answer of an upstream MCP server, which is passed
+/// on as it is or not at all. The whole output stands in the journal's content store.
 const ENVELOPE_OUTPUT_MAX: usize = 256 << 10;
 
 impl Kernel {
@@ -118,7 +119,10 @@ impl Kernel {
             }
         };
         if let (Some(problem), Value::Object(fields)) = (problem, &mut results) {
-            fields.insert("error".to_owned(), Value::String(problem));
+            // An upstream server's own error says more.
+            if !(manifest.backend() == BackendKind::Mcp && fields.contains_key("error")) {
+                fields.insert("error".to_owned(), Value::String(problem));
+            }
         }
         let truncated = cut || execution.truncated();
         Envelope {
@@ -163,6 +167,13 @@ fn results(manifest: &Manifest, execution: &Execution) -> Result<Read, (String, 
     let head = stdout.get(..ENVELOPE_OUTPUT_MAX).unwrap_or(stdout);
     let long = head.len() < stdout.len() || execution.truncated();
     let text = || (json!({ "text": String::from_utf8_lossy(head) }), long);
+    if manifest.backend() == BackendKind::Mcp && !execution.truncated() {
+        let found = match stdout.is_empty() {
+            true => Ok(json!({})),
+            false => output.parse(stdout),
+        };
+        return found.map(|found| (found, false)).map_err(|error| (error, text()));
+    }
     // An answer may have no body, as with HTTP 204.
     if stdout.is_empty() && matches!(execution.status, ExecutionStatus::Answered { .. }) {
         return Ok((json!({}), false));

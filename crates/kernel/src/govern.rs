@@ -40,7 +40,7 @@ use crate::policy::{Demand, Policy, PolicyCall};
 use crate::records::{CallFacts, ToolStep};
 use crate::recovery::{Fold, Found, StartError, recover};
 use crate::render::{canonical, shorten};
-use crate::run::{Run, RunError};
+use crate::run::{Note, Run, RunError};
 
 /// How the ids of runs begin. No client's own session may begin so: a grant that was given
 /// within a run would cover calls of whoever takes the run's name.
@@ -338,13 +338,13 @@ impl Kernel {
         Ok(())
     }
 
-    /// Records something about a run outside a call, as often as it happens.
+    /// [`Kernel::run_note`] with what it refers to.
     ///
     /// # Errors
     /// When it cannot be recorded.
-    pub async fn run_note(&self, run: &Run, status: &str, reason: &str) -> Result<(), RunError> {
-        let suffix = format!("{status}.{}", ordered_id(self.entropy(), self.now())?);
-        self.run_record(run, &suffix, "run_noted", status, reason).await
+    pub async fn run_note_with(&self, run: &Run, note: Note<'_>) -> Result<(), RunError> {
+        let suffix = format!("{}.{}", note.status, ordered_id(self.entropy(), self.now())?);
+        self.run_append(run, &suffix, "run_noted", note).await
     }
 
     async fn run_record(
@@ -355,11 +355,23 @@ impl Kernel {
         status: &str,
         reason: &str,
     ) -> Result<(), RunError> {
+        let note = Note { status, reason, key: None, contents: Vec::new() };
+        self.run_append(run, suffix, event, note).await
+    }
+
+    async fn run_append(
+        &self,
+        run: &Run,
+        suffix: &str,
+        event: &'static str,
+        note: Note<'_>,
+    ) -> Result<(), RunError> {
         let base = self.run_base(run);
-        let draft = base
-            .run(suffix, event, status, &shorten(&visible(reason)))
-            .map_err(|error| RunError::Record(error.to_string()))?;
-        self.journal().append(Batch { drafts: vec![draft], contents: Vec::new() }).await?;
+        let reason = shorten(&visible(note.reason));
+        let note = Note { reason: &reason, ..note };
+        let draft =
+            base.run(suffix, event, &note).map_err(|error| RunError::Record(error.to_string()))?;
+        self.journal().append(Batch { drafts: vec![draft], contents: note.contents }).await?;
         Ok(())
     }
 
@@ -386,9 +398,9 @@ impl Kernel {
     ) -> Call {
         let (kernel, run, tool) = (self.clone(), run.clone(), tool.to_owned());
         let arguments = arguments.clone();
-        let CallOptions { kept, idempotency_key } = options;
+        let CallOptions { kept, idempotency_key, mcp } = options;
         // INVARIANT: the call runs in a task of its own, whoever goes away.
-        Call::start(kept, |ends| {
+        Call::start(kept, mcp, |ends| {
             tokio::spawn(async move {
                 match idempotency_key {
                     None => kernel.make(&run, &tool, &arguments, &ends, None).await,
@@ -470,14 +482,15 @@ impl Kernel {
         key: Option<(IdempotencyKey, Digest)>,
     ) -> Governed {
         let facts = match self.facts(run, tool, key) {
-            Ok(facts) => facts,
+            Ok(facts) => CallFacts { caller: ends.mcp.clone(), ..facts },
             Err(denial) => return self.denied(tool, String::new(), *denial),
         };
         if let Some(stop) = run.stopped() {
             return self.refuse(&facts, String::new(), run_stopped(stop)).await;
         }
         let manifests = self.manifests();
-        let Some(manifest) = manifests.get(tool) else {
+        let mine = |manifest: &&Arc<Manifest>| run.is_own() || !manifest.is_own();
+        let Some(manifest) = manifests.get(tool).filter(mine) else {
             let denial = Denial::new("unknown_tool", format!("there is no tool `{}`", facts.tool));
             return self.refuse(&facts, String::new(), denial).await;
         };
@@ -617,12 +630,6 @@ impl Kernel {
         }
     }
 
-    /// Whether the tool is still there, and the same.
-    fn is_current(&self, manifest: &Manifest) -> bool {
-        let manifests = self.manifests();
-        manifests.get(manifest.name()).is_some_and(|now| now.digest() == manifest.digest())
-    }
-
     /// Records that the call is about to run, and runs it.
     async fn announce(
         &self,
@@ -697,7 +704,8 @@ impl Kernel {
     ) -> Governed {
         let mut limits = manifest.limits();
         let placed = self.evidence_file(&facts, manifest).map(|file| limits.evidence = file);
-        let run = ToolRun { plan: planned.plan, limits: limits.clone() };
+        let (limits_of_run, caller) = (limits.clone(), facts.caller.clone());
+        let run = ToolRun { plan: planned.plan, limits: limits_of_run, caller };
         let executor = Arc::clone(&self.0.executor);
         // A task of its own, so that a panicking executor is an outcome and not a crash.
         let mut running = tokio::spawn(async move {

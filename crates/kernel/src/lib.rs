@@ -19,6 +19,7 @@ mod govern;
 mod hooks;
 mod notices;
 mod outcome;
+mod pins;
 mod points;
 mod policy;
 mod records;
@@ -37,10 +38,11 @@ pub use govern::{Denial, Governed, Kernel, Parts};
 pub use hooks::{
     Accepted, Brake, Hook, HookCoordinator, HookDomain, HookMoment, HookStop, Observed, StopScope,
 };
+pub use pins::{PinReason, Pins, pins};
 pub use policy::{Demand, Explanation, GrantLimits, MatchingRule, Policy, PolicyCall, Rule};
 pub use recovery::{Found, StartError};
 pub use render::{Rendering, fingerprint};
 pub use rules::{
     APPROVERS, ApprovalRule, People, RuleAction, RuleError, RulePart, RuleTerms, Rules, Specificity,
 };
-pub use run::{Addition, Run, RunError};
+pub use run::{Addition, Note, Run, RunError};

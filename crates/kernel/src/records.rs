@@ -1,5 +1,7 @@
 //! Building the records of a call. What stands where follows the record contract.
 
+use std::sync::Arc;
+
 use countersign_core::approval::{
     ApprovalDecisionKind, ApprovalEvent, ApprovalOutcome, ApprovalPart, ApprovalRecord,
     ApprovalRequest, ApprovalTerminalStatus, DispatcherScope,
@@ -25,11 +27,12 @@ use countersign_core::refs::{
 };
 use countersign_core::tool::{SidecarRef, ToolCallRecord, ToolCallStatus};
 use countersign_manifest::{Manifest, RiskTier};
+use countersign_ports::mcp::McpCaller;
 
 use crate::hooks::Brake;
 use crate::policy::Demand;
 use crate::render::Rendering;
-use crate::run::{Addition, Run};
+use crate::run::{Addition, Note, Run};
 
 /// Why a record could not be built. The step that needed it does not happen.
 #[derive(Debug, thiserror::Error)]
@@ -69,13 +72,22 @@ impl Base<'_> {
         &self,
         suffix: &str,
         event: &'static str,
-        status: &str,
-        reason: &str,
+        note: &Note<'_>,
     ) -> Result<EncodedDraft, BuildError> {
-        let base = RecordBase { tags: vec!["run".to_owned()], ..self.record_base(host()?) };
+        let key = note.key.iter();
+        let key = key
+            .map(|(key, value)| CorrelationEntry { key: (*key).to_owned(), value: value.clone() });
+        let base = RecordBase {
+            tags: vec!["run".to_owned()],
+            correlation_keys: key.collect(),
+            ..self.record_base(host()?)
+        };
         let id = RecordId::new(format!("journal.record.{}.{suffix}", self.run_id))?;
-        let run = RunLifecycle { status: status.to_owned(), reason: reason.to_owned() };
-        encode(base.about_run(id, ("run", event), run.into()))
+        let run = RunLifecycle { status: note.status.to_owned(), reason: note.reason.to_owned() };
+        let record = base.about_run(id, ("run", event), run.into());
+        let contents = note.contents.iter().map(|content| content.digest().to_string());
+        let content_refs = contents.map(ContentRef::new).collect::<Result<_, _>>()?;
+        encode(JournalRecord { content_refs, ..record })
     }
 
     /// What a surface records that the kernel does not know.
@@ -162,6 +174,8 @@ pub(crate) struct CallFacts {
     pub(crate) grant_use: Option<u64>,
     /// The client's own name for the call, and the digest of what it was sent with.
     pub(crate) key: Option<(IdempotencyKey, Digest)>,
+    /// The MCP client that made the call.
+    pub(crate) caller: Option<Arc<dyn McpCaller>>,
 }
 
 impl CallFacts {
@@ -190,6 +204,7 @@ impl CallFacts {
             brake: run.brake().clone(),
             grant_use: None,
             key: None,
+            caller: None,
         })
     }
 

@@ -33,7 +33,7 @@ use crate::render::{Rendering, fingerprint};
 use crate::run::Run;
 
 /// Records read at once.
-const PAGE: usize = 1024;
+pub(crate) const PAGE: usize = 1024;
 
 /// What was unfinished when the journal was left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use countersign_core::id::{AgentId, IdError, RecordId, RefId, RunId, SessionId};
 use countersign_core::journal::JournalPayload;
 use countersign_core::refs::{CorrelationEntry, EntityRef, SourceKind, SourceRef};
 use countersign_ports::entropy::EntropyError;
-use countersign_ports::journal::{AppendError, Batch};
+use countersign_ports::journal::{AppendError, Batch, Content};
 
 use crate::govern::{Kernel, receipt};
 use crate::hooks::{Brake, HookStop};
@@ -41,6 +41,19 @@ pub struct Addition {
     pub correlation_keys: Vec<CorrelationEntry>,
     /// What it says.
     pub payload: JournalPayload,
+}
+
+/// Something about a run outside a call.
+#[derive(Debug)]
+pub struct Note<'a> {
+    /// A word for what it is.
+    pub status: &'a str,
+    /// For a person.
+    pub reason: &'a str,
+    /// By which the record is found, beside its run.
+    pub key: Option<(&'static str, String)>,
+    /// What the record refers to by digest.
+    pub contents: Vec<Content>,
 }
 
 /// Why a run did not start, or its end is not recorded.

@@ -28,7 +28,12 @@ fn kept(w: &World, tool: &str, arguments: Value) -> Call {
 
 fn keyed(w: &World, key: &str, tool: &str, arguments: Value) -> Call {
     let idempotency_key = Some(IdempotencyKey::new(key).unwrap());
-    w.kernel.call(&w.run, tool, &args(arguments), CallOptions { kept: true, idempotency_key })
+    w.kernel.call(
+        &w.run,
+        tool,
+        &args(arguments),
+        CallOptions { kept: true, idempotency_key, mcp: None },
+    )
 }
 
 fn succeeded(governed: &Governed) -> bool {
@@ -217,7 +222,7 @@ async fn a_call_is_made_once_under_its_key() {
     w.call("look", file("a")).await;
     let run = common::new_run(&w.kernel, "agent.b", None).await;
     let idempotency_key = Some(IdempotencyKey::new("k").unwrap());
-    let options = CallOptions { kept: true, idempotency_key };
+    let options = CallOptions { kept: true, idempotency_key, mcp: None };
     w.kernel.call(&run, "look", &args(file("a")), options).outcome().await.unwrap();
     assert_eq!(w.ran(), 4);
 }

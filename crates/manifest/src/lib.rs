@@ -85,6 +85,7 @@ mod session;
 mod set;
 mod template;
 mod types;
+mod upstream;
 mod when;
 
 pub use arguments::{ArgumentsError, parse_arguments};
@@ -103,3 +104,4 @@ pub use project::Project;
 pub use sarif::sarif;
 pub use scope::Scope;
 pub use set::{FileDiagnostic, ManifestSet};
+pub use upstream::{UpstreamRules, UpstreamToolError, definition_digest, definition_text};

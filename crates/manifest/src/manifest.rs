@@ -13,6 +13,7 @@ use crate::output::Output;
 use crate::scope::Scope;
 use crate::session::{Browser, Session};
 use crate::types::ArgType;
+use crate::upstream::Upstream;
 
 /// How much harm a tool can do, by its author's judgement. Ordered: `Info` is the least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -139,6 +140,7 @@ pub struct Manifest {
     pub(crate) backend: Backend,
     pub(crate) scopes: Vec<Arc<Scope>>,
     pub(crate) output: Output,
+    pub(crate) own: bool,
 }
 
 /// What a call of the tool does.
@@ -148,6 +150,8 @@ pub(crate) enum Backend {
     Executor(String),
     Http(Http),
     Mcp(Mcp),
+    /// Described by the upstream server itself.
+    Upstream(Box<Upstream>),
     Session(Box<Session>),
     Browser(Box<Browser>),
     Callback,
@@ -170,7 +174,7 @@ pub enum BackendKind {
     Executor,
     /// `[http]`.
     Http,
-    /// `[mcp]`.
+    /// `[mcp]`, or a tool that an upstream server describes itself.
     Mcp,
     /// `[session]`; checked, but not planned yet.
     Session,
@@ -250,6 +254,23 @@ pub struct Cedar {
 }
 
 impl Manifest {
+    /// Makes it a tool of the gateway itself, which no agent sees and none can call, and each call
+    /// of which waits for a person. Its name begins with `_` from now on, as that of no other tool
+    /// does.
+    #[must_use]
+    pub fn into_own(mut self) -> Self {
+        self.name = format!("_{}", self.name);
+        self.own = true;
+        self.human_approval = true;
+        self
+    }
+
+    /// Whether it is a tool of the gateway itself.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
     /// The tool's name: `[a-z][a-z0-9_]{0,63}`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -274,7 +295,7 @@ impl Manifest {
             Backend::Command(_) => BackendKind::Command,
             Backend::Executor(_) => BackendKind::Executor,
             Backend::Http(_) => BackendKind::Http,
-            Backend::Mcp(_) => BackendKind::Mcp,
+            Backend::Mcp(_) | Backend::Upstream(_) => BackendKind::Mcp,
             Backend::Session(_) => BackendKind::Session,
             Backend::Browser(_) => BackendKind::Browser,
             Backend::Callback => BackendKind::Callback,
@@ -286,6 +307,7 @@ impl Manifest {
     pub fn mcp_server(&self) -> Option<&str> {
         match &self.backend {
             Backend::Mcp(mcp) => Some(&mcp.server),
+            Backend::Upstream(upstream) => Some(upstream.server()),
             _ => None,
         }
     }
@@ -375,7 +397,10 @@ impl Manifest {
     /// what it refuses is refused, what it accepts may still be.
     #[must_use]
     pub fn input_schema(&self) -> Value {
-        schema_of(&self.args)
+        match &self.backend {
+            Backend::Upstream(upstream) => upstream.input_schema().clone(),
+            _ => schema_of(&self.args),
+        }
     }
 
     /// The tool as MCP lists it; a session or browser as the list of its commands, each with the

@@ -167,7 +167,7 @@ fn read(
     let (name, version, description) = (name.clone()?, version.clone()?, description.clone()?);
     let tool = tool?;
     let mut limits = tool.limits;
-    let output = output.unwrap_or_default();
+    let mut output = output.unwrap_or_default();
     limits.output_max_bytes = output.max_bytes;
     let args: Vec<_> = args.good.into_iter().map(|arg| arg.value).collect();
     let index: HashMap<_, _> =
@@ -177,6 +177,11 @@ fn read(
     } else {
         Digest::of(format!("{}\n{}\n", Digest::of(text), project.digest))
     };
+    let backend = if callback { Backend::Callback } else { backends.pop()? };
+    // Whatever the table says: the answer of an upstream server is one JSON object.
+    if let Backend::Mcp(_) = backend {
+        output.format = crate::OutputFormat::Json;
+    }
     Some(Manifest {
         name,
         version,
@@ -191,9 +196,10 @@ fn read(
         digest: digest.to_string(),
         args,
         index,
-        backend: if callback { Backend::Callback } else { backends.pop()? },
+        backend,
         scopes: project.scope.iter().cloned().chain(own_scope.map(Arc::new)).collect(),
         output,
+        own: false,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::manifest::{Arg, Backend, Manifest};
 use crate::types::{Kind, Refusal};
 
 /// Problems reported of one call; a call with more is refused all the same.
-const MAX_PROBLEMS: usize = 32;
+pub(crate) const MAX_PROBLEMS: usize = 32;
 
 /// A call that passed every check, and what it will do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ impl Manifest {
     /// One problem for each argument that is unknown, missing or refused by its type or the
     /// scope, at most 32 of them. A session or browser has no plan yet.
     pub fn plan(&self, args: &Map<String, Value>) -> Result<Planned, Vec<ArgProblem>> {
+        if let Backend::Upstream(upstream) = &self.backend {
+            return upstream.plan(args);
+        }
         if matches!(self.backend, Backend::Session(_) | Backend::Browser(_)) {
             let message = "sessions and browsers are checked, but cannot be run yet".to_owned();
             return Err(vec![ArgProblem { code: "not_runnable", arg: String::new(), message }]);
@@ -139,12 +142,13 @@ impl Manifest {
                 tool: mcp.tool.clone(),
                 arguments: arguments(&mut mcp.fields.iter().map(String::as_str)),
             }),
-            Backend::Callback | Backend::Session(_) | Backend::Browser(_) => {
-                Plan::Callback(CallbackPlan {
-                    callback: self.name.clone(),
-                    arguments: arguments(&mut self.args.iter().map(|arg| arg.name.as_str())),
-                })
-            }
+            Backend::Callback
+            | Backend::Session(_)
+            | Backend::Browser(_)
+            | Backend::Upstream(_) => Plan::Callback(CallbackPlan {
+                callback: self.name.clone(),
+                arguments: arguments(&mut self.args.iter().map(|arg| arg.name.as_str())),
+            }),
         })
     }
 

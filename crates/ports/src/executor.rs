@@ -1,9 +1,12 @@
 //! Running a plan.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_core::plan::{Plan, RunLimits};
+
+use crate::mcp::McpCaller;
 
 /// Runs plans. The kernel calls it only after the intent of the effect is durable.
 #[async_trait]
@@ -23,6 +26,17 @@ pub struct ToolRun {
     pub plan: Plan,
     /// What to enforce meanwhile.
     pub limits: RunLimits,
+    /// The MCP client that the call comes from, if it comes from one: an upstream server may
+    /// have something to ask or tell it.
+    pub caller: Option<Arc<dyn McpCaller>>,
+}
+
+impl ToolRun {
+    /// A run that no MCP client waits for.
+    #[must_use]
+    pub fn new(plan: Plan, limits: RunLimits) -> Self {
+        Self { plan, limits, caller: None }
+    }
 }
 
 /// How a run ended.

@@ -10,5 +10,6 @@ pub mod executor;
 pub mod hook;
 pub mod journal;
 pub mod log;
+pub mod mcp;
 pub mod memory;
 pub mod notifier;

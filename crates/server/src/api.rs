@@ -335,7 +335,7 @@ async fn make_call(
         error => Problem { status: StatusCode::SERVICE_UNAVAILABLE, ..Problem::internal(&error) },
     })?;
     let _tracked = gateway.calls.token();
-    let options = CallOptions { kept: true, idempotency_key: call.idempotency_key };
+    let options = CallOptions { kept: true, idempotency_key: call.idempotency_key, mcp: None };
     let mut made = gateway.kernel.call(&ending.run, &call.tool, &call.arguments, options);
     let (hold, wait) = (made.hold(), call.wait_seconds.map(u64::from).map(Duration::from_secs));
     let still_pending = async {

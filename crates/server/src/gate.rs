@@ -84,7 +84,8 @@ pub(crate) async fn api(
     next.run(request).await
 }
 
-/// For MCP: an agent's token, or a critic's.
+/// For MCP: an agent's token, or a critic's; or none, where the operator has named who everybody
+/// without one is.
 pub(crate) async fn mcp(
     State(gateway): State<Arc<Gateway>>,
     mut request: Request,
@@ -93,6 +94,10 @@ pub(crate) async fn mcp(
     let what = format!("{} /mcp", request.method());
     // A console session is no way in: an agent has a token.
     let token = request.headers().contains_key(header::AUTHORIZATION);
+    if let (false, Some(anybody)) = (token, &gateway.anonymous) {
+        request.extensions_mut().insert(Arc::clone(anybody));
+        return next.run(request).await;
+    }
     let caller = token.then(|| gateway.auth.caller(request.headers())).flatten();
     let (status, message) = match caller {
         Some(caller) if caller.principal.has_any(&[Role::Agent, Role::Critic]) => {

@@ -11,8 +11,9 @@ use countersign_ports::log::Log;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Principal};
 use crate::critics::Chain;
+use crate::mcp::Passage;
 
 pub(crate) struct Gateway {
     pub(crate) kernel: Kernel,
@@ -21,6 +22,8 @@ pub(crate) struct Gateway {
     pub(crate) delegations: Vec<Delegation>,
     /// The gateway's own run: its start, its end, and refused access.
     pub(crate) own_run: Run,
+    /// What may pass to upstream servers beside calls, if anything may.
+    pub(crate) passage: Option<Passage>,
     pub(crate) calls: TaskTracker,
     /// New calls are refused from now on.
     pub(crate) stopping: CancellationToken,
@@ -34,6 +37,8 @@ pub(crate) struct Gateway {
     pub(crate) critics: Option<Chain>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) hosts: Vec<String>,
+    /// Who an MCP client without a token is.
+    pub(crate) anonymous: Option<Arc<Principal>>,
     /// REST calls under way, by agent.
     pub(crate) under_way: Mutex<HashMap<String, usize>>,
 }

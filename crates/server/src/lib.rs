@@ -34,6 +34,7 @@ use countersign_ports::clock::Clock;
 use countersign_ports::entropy::{Entropy, EntropyError};
 use countersign_ports::journal::Batch;
 use countersign_ports::log::Log;
+use countersign_ports::mcp::McpUpstreams;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +64,9 @@ pub struct ServerConfig {
     /// Whether everybody may have checkpoints and the hashes of the log. Records, and receipts,
     /// which hold one, are for principals only.
     pub public_log: bool,
+    /// The agent that MCP clients without a token are, if they may come at all. Only for an
+    /// address that nobody else can reach.
+    pub anonymous_agent: Option<String>,
     /// The program's version, as clients see it.
     pub version: String,
 }
@@ -79,6 +83,8 @@ pub struct ServerParts {
     pub principals: Vec<Principal>,
     /// Who may answer for whom, and when.
     pub delegations: Vec<Delegation>,
+    /// The upstream MCP servers, for what may pass beside the calls of their tools.
+    pub upstreams: Option<Arc<dyn McpUpstreams>>,
     /// The time for sessions and links.
     pub clock: Arc<dyn Clock>,
     /// What sessions and links are made of.
@@ -148,12 +154,22 @@ impl Server {
             SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
         });
         hosts.extend(config.allowed_hosts.iter().cloned());
+        let anonymous = match &config.anonymous_agent {
+            None => None,
+            Some(id) => {
+                let mut known = parts.principals.iter();
+                let agent = known.find(|p| p.id == *id && p.has_any(&[Role::Agent]));
+                Some(Arc::new(agent.ok_or_else(|| ServeError::NoAgent(id.clone()))?.clone()))
+            }
+        };
         let gateway = Arc::new(Gateway {
+            anonymous,
             kernel: parts.kernel,
             entropy: Arc::clone(&parts.entropy),
             auth: Auth::new(parts.principals, parts.clock, parts.entropy),
             delegations: parts.delegations,
             own_run,
+            passage: parts.upstreams.and_then(mcp::Passage::new),
             calls: TaskTracker::new(),
             stopping: CancellationToken::new(),
             give_up: CancellationToken::new(),
@@ -198,7 +214,7 @@ impl Server {
         stdio_agent: Option<String>,
         stop: impl Future<Output = &'static str>,
     ) -> Result<(), ServeError> {
-        let Self { gateway, listener, config, .. } = self;
+        let Self { gateway, listener, config, address } = self;
         let agent = match stdio_agent {
             None => None,
             Some(id) => {
@@ -211,6 +227,7 @@ impl Server {
         let mcp = mcp::McpConfig {
             max_body_bytes: config.max_body_bytes,
             allowed_hosts: gateway.hosts.clone(),
+            own_port: address.port(),
             ..mcp::McpConfig::default()
         };
         let (mcp, sessions) = mcp::service(Arc::clone(&gateway), mcp);

@@ -41,7 +41,7 @@ impl ProcessHook {
     async fn ask(&self, mut input: Vec<u8>) -> Result<Vec<u8>, String> {
         input.push(b'\n');
         let plan = Plan::Command(CommandPlan { argv: self.argv.clone(), ..CommandPlan::default() });
-        let run = ToolRun { plan, limits: self.limits.clone() };
+        let run = ToolRun::new(plan, self.limits.clone());
         let run = self.executor.run_with_input(run, Some(input)).await;
         let failed = match &run.status {
             ExecutionStatus::Exited(0) if run.truncated() => {

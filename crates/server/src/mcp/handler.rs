@@ -1,4 +1,7 @@
-//! What the agent can ask for: the tools there are, and a call of one of them.
+//! What the agent can ask for: the tools there are, a call of one of them, and what passes to
+//! upstream servers.
+
+#![expect(deprecated, reason = "clients still subscribe and set levels")]
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -11,11 +14,16 @@ use countersign_core::id::{ApprovalRequestId, IdempotencyKey, SessionId};
 use countersign_core::text::visible;
 use countersign_kernel::{CallOptions, Kernel, Run};
 use countersign_manifest::{Envelope, Manifest, ManifestSet};
+use countersign_ports::mcp::McpFeature;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, CustomRequest, CustomResult,
-    ErrorCode, Implementation, InitializeRequestParams, InitializeResult, JsonObject,
-    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
-    ProtocolVersion, RequestMetaObject, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
+    CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, Implementation, InitializeRequestParams, InitializeResult, JsonObject,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference,
+    RequestMetaObject, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+    SubscribeRequestParams, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
@@ -24,8 +32,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::Passage;
+use super::caller::Client;
 use super::result::{answer, pending};
 use super::run::AgentRun;
+use super::upstream;
 use crate::auth::{Principal, Role};
 use crate::critics;
 use crate::gateway::Gateway;
@@ -77,7 +88,8 @@ impl Shared {
 
 fn listing(kernel: &Kernel, manifests: Arc<ManifestSet>) -> Listing {
     let output = object(Envelope::output_schema());
-    let tools = manifests.iter().map(|manifest| tool(kernel, manifest, &output)).collect();
+    let listed = manifests.iter().filter(|manifest| !manifest.is_own());
+    let tools = listed.filter_map(|manifest| tool(kernel, manifest, &output)).collect();
     (manifests, Arc::new(tools))
 }
 
@@ -96,14 +108,20 @@ async fn tell_of_changes(shared: Arc<Shared>, session: Arc<AgentRun>, peer: Peer
     }
 }
 
-fn tool(kernel: &Kernel, manifest: &Manifest, output: &Arc<JsonObject>) -> Tool {
+fn tool(kernel: &Kernel, manifest: &Manifest, output: &Arc<JsonObject>) -> Option<Tool> {
     let mut text = manifest.description().trim_end().to_owned();
     if kernel.policy().may_hold(manifest) {
         let end = if text.is_empty() || text.ends_with(['.', '!', '?']) { " " } else { ". " };
         text = format!("{text}{end}Needs a person's approval.").trim_start().to_owned();
     }
-    Tool::new(manifest.name().to_owned(), text, object(manifest.input_schema()))
-        .with_raw_output_schema(Arc::clone(output))
+    if manifest.upstream_definition().is_some() {
+        return upstream::tool(kernel, manifest, text);
+    }
+    let tool = Tool::new(manifest.name().to_owned(), text, object(manifest.input_schema()));
+    Some(match upstream::output_schema(manifest, output) {
+        Some(output) => tool.with_raw_output_schema(output),
+        None => tool,
+    })
 }
 
 fn object(schema: Value) -> Arc<JsonObject> {
@@ -148,6 +166,35 @@ impl Handler {
             Err(ErrorData::invalid_request("this is somebody else's session", None))
         }
     }
+
+    /// The client that a request comes from.
+    fn client(&self, run: &Arc<Run>, ctx: &RequestContext<RoleServer>) -> Client {
+        Client {
+            kernel: self.shared.gateway.kernel.clone(),
+            run: Arc::clone(run),
+            peer: ctx.peer.clone(),
+            request: Some(ctx.id.clone()),
+            progress: ctx.meta.get_progress_token(),
+        }
+    }
+
+    /// What lets a request of this kind pass, and the client it comes from.
+    fn passage(
+        &self,
+        feature: McpFeature,
+        ctx: &RequestContext<RoleServer>,
+    ) -> Result<(&Passage, Client), ErrorData> {
+        let (session, run) = self.session(ctx)?;
+        let gateway = &self.shared.gateway;
+        if gateway.stopping.is_cancelled() || session.ended.is_cancelled() {
+            return Err(stopping());
+        }
+        // A critic has nothing to ask of upstream servers.
+        let agent = session.principal.has_any(&[Role::Agent]);
+        let passage = gateway.passage.as_ref().filter(|passage| agent && passage.has(feature));
+        let none = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "nothing of this passes", None);
+        Ok((passage.ok_or_else(none)?, self.client(run, ctx)))
+    }
 }
 
 fn stopping() -> ErrorData {
@@ -175,8 +222,11 @@ fn own_session(parts: Option<&Parts>) -> Result<Option<SessionId>, ErrorData> {
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let version = self.shared.gateway.version.clone();
-        let capabilities =
+        let mut capabilities =
             ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build();
+        if let Some(passage) = &self.shared.gateway.passage {
+            passage.announce(&mut capabilities);
+        }
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("countersign", version))
             .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
@@ -265,6 +315,111 @@ impl ServerHandler for Handler {
         }
     }
 
+    async fn list_prompts(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let feature = McpFeature::Prompts;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        passage.list(&client, feature, ("prompts/list", "prompts"), page).await
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let (passage, client) = self.passage(McpFeature::Prompts, &ctx)?;
+        let got = passage.about_prompt::<GetPromptResult>(&client, "prompts/get", "/name", request);
+        Ok(got.await?.into())
+    }
+
+    async fn list_resources(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let feature = McpFeature::Resources;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        passage.list(&client, feature, ("resources/list", "resources"), page).await
+    }
+
+    async fn list_resource_templates(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let feature = McpFeature::Resources;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        let list = ("resources/templates/list", "resourceTemplates");
+        passage.list(&client, feature, list, page).await
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let feature = McpFeature::Resources;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        let uri = request.uri.clone();
+        let read = passage.about_resource(&client, feature, "resources/read", &uri, request);
+        let read: ReadResourceResult = read.await?;
+        Ok(read.into())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let feature = McpFeature::Resources;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        let uri = request.uri.clone();
+        let about = passage.about_resource(&client, feature, "resources/subscribe", &uri, request);
+        about.await.map(|_: Value| ())
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let feature = McpFeature::Resources;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        let (uri, method) = (request.uri.clone(), "resources/unsubscribe");
+        let about = passage.about_resource(&client, feature, method, &uri, request);
+        about.await.map(|_: Value| ())
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let feature = McpFeature::Completions;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        let method = "completion/complete";
+        match &request.r#ref {
+            Reference::Resource(resource) => {
+                let uri = resource.uri.clone();
+                passage.about_resource(&client, feature, method, &uri, request).await
+            }
+            _ => passage.about_prompt(&client, method, "/ref/name", request).await,
+        }
+    }
+
+    async fn set_level(
+        &self,
+        request: SetLevelRequestParams,
+        ctx: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let feature = McpFeature::Logging;
+        let (passage, client) = self.passage(feature, &ctx)?;
+        passage.to_all(&client, feature, "logging/setLevel", request).await
+    }
+
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
@@ -293,7 +448,11 @@ impl ServerHandler for Handler {
             return Err(ErrorData::invalid_params(text, None));
         }
         let idempotency_key = idempotency_key(&ctx.meta)?;
-        let options = CallOptions { kept: true, idempotency_key };
+        let options = CallOptions {
+            kept: true,
+            idempotency_key,
+            mcp: Some(Arc::new(self.client(run, &ctx))),
+        };
         let arguments = request.arguments.unwrap_or_default();
         let made = gateway.kernel.call(run, &request.name, &arguments, options);
         let hold = made.hold();
@@ -302,6 +461,7 @@ impl ServerHandler for Handler {
             ended: session.ended.clone(),
             off: CancellationToken::new(),
             tool: request.name.clone().into_owned(),
+            upstream: upstream::is_upstream(&gateway.kernel, &request.name),
             made,
         };
         // Whatever becomes of this future, the call does not outlive it unless that is wanted.
@@ -372,6 +532,7 @@ struct Call {
     ended: CancellationToken,
     off: CancellationToken,
     tool: String,
+    upstream: bool,
     made: countersign_kernel::Call,
 }
 
@@ -384,7 +545,7 @@ impl Call {
             biased;
             governed = self.made.outcome() => {
                 let broke = |error| ErrorData::internal_error(format!("the call: {error}"), None);
-                return answer(governed.map_err(broke)?);
+                return answer(governed.map_err(broke)?, self.upstream);
             }
             hold = still_pending => return Ok(pending(&self.tool, &hold)),
             () = self.off.cancelled() => {

@@ -5,11 +5,14 @@
 //! request.
 
 mod body;
+mod caller;
 mod events;
 mod handler;
+mod pass;
 mod result;
 mod run;
 mod sessions;
+mod upstream;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Principal;
 use crate::gateway::Gateway;
 use handler::{Handler, Shared};
+pub(crate) use pass::Passage;
 use run::AgentRun;
 pub(crate) use sessions::Sessions;
 
@@ -42,6 +46,8 @@ pub(crate) struct McpConfig {
     /// Values of `Host` that are answered, with or without a port. When empty: only the names
     /// of this machine's loopback interface.
     pub(crate) allowed_hosts: Vec<String>,
+    /// Pages from this port of this machine are the gateway's own; no others may ask anything.
+    pub(crate) own_port: u16,
     /// How often a silent stream gets a comment, so that nothing between takes it for dead.
     pub(crate) sse_keep_alive: Duration,
 }
@@ -52,6 +58,7 @@ impl Default for McpConfig {
             max_body_bytes: 4 << 20,
             idle: Duration::from_secs(60 * 60),
             allowed_hosts: Vec::new(),
+            own_port: 0,
             sse_keep_alive: Duration::from_secs(15),
         }
     }
@@ -79,9 +86,12 @@ pub(crate) fn service(gateway: Arc<Gateway>, config: McpConfig) -> (Router, Sess
     if hosts.is_empty() {
         hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec();
     }
+    let origin = |host| format!("http://{host}:{}", config.own_port);
+    let origins = ["localhost", "127.0.0.1", "[::1]"].map(origin);
     let http = StreamableHttpServerConfig::default()
         .with_allowed_hosts(hosts)
-        // No origin is listed: whatever a browser sends from any page is refused.
+        // Whatever a browser sends from another page is refused.
+        .with_allowed_origins(origins)
         .enforce_origin_validation()
         .with_sse_keep_alive(Some(config.sse_keep_alive))
         .with_sse_retry(Some(RETRY))

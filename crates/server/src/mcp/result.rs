@@ -18,8 +18,9 @@ const PART_MAX: usize = 64 << 10;
 /// Bytes of standard error in the text: its end, where the reason usually is.
 const STDERR_TAIL: usize = 4 << 10;
 
-pub(crate) fn answer(governed: Governed) -> Result<CallToolResult, ErrorData> {
-    let Governed { call_id, mut envelope, denial, receipt } = governed;
+/// `upstream` is whether the tool's results are the answers of an upstream server.
+pub(crate) fn answer(mut governed: Governed, upstream: bool) -> Result<CallToolResult, ErrorData> {
+    let (call_id, receipt) = (governed.call_id.take(), governed.receipt.take());
     let mut meta = Map::new();
     if let Some(receipt) = receipt {
         meta.insert("countersign/receipt".to_owned(), json!(receipt));
@@ -27,6 +28,12 @@ pub(crate) fn answer(governed: Governed) -> Result<CallToolResult, ErrorData> {
     if let Some(call) = call_id {
         meta.insert("countersign/call".to_owned(), json!(call));
     }
+    if let Some(answer) = upstream.then(|| super::upstream::answer(&governed, &meta, ANSWER_MAX))
+        && let Some(answer) = answer
+    {
+        return answer;
+    }
+    let Governed { mut envelope, denial, .. } = governed;
     if denial.as_ref().is_some_and(|denial| denial.code == "unknown_tool") {
         let text = format!("unknown tool: {}", envelope.tool);
         return Err(ErrorData::invalid_params(text, Some(Value::Object(meta))));
@@ -214,7 +221,7 @@ mod tests {
             big.stderr = Some("\u{2}".repeat(64 << 10));
             for status in [EnvelopeStatus::Success, EnvelopeStatus::Error] {
                 big.status = status;
-                let answer = answer(governed(big.clone())).unwrap();
+                let answer = answer(governed(big.clone()), false).unwrap();
                 let bytes = serde_json::to_vec(&answer).unwrap().len();
                 assert!(bytes <= ANSWER_MAX, "{bytes} bytes");
             }

@@ -122,6 +122,9 @@ impl AgentRun {
             this.calls.close();
             let _ = tokio::time::timeout(CALLS_GRACE, this.calls.wait()).await;
             this.record_end().await;
+            if let (Some(run), Some(passage)) = (this.run.get(), &this.gateway.passage) {
+                passage.left(run.id().as_str());
+            }
         });
         if let Err(error) = ended.await {
             tracing::error!(%error, "ending a run failed");

@@ -237,7 +237,7 @@ fn get(url: &str) -> HttpPlan {
 }
 
 async fn run_within(executor: &HttpExecutor, plan: HttpPlan, limits: RunLimits) -> Execution {
-    let run = ToolRun { plan: Plan::Http(plan), limits };
+    let run = ToolRun::new(Plan::Http(plan), limits);
     let done = tokio::time::timeout(LONG, executor.run(run)).await.expect("it ends");
     let kept = done.stdout.len() as u64;
     assert_eq!(done.stdout_sha256, <[u8; 32]>::from(Sha256::digest(&done.stdout)));
@@ -361,7 +361,7 @@ async fn a_secret_that_cannot_be_sent_safely_is_not_sent_and_not_repeated() {
 #[tokio::test]
 async fn what_is_no_http_plan_is_not_run() {
     let plan = serde_json::from_value(json!({"argv": ["true"]})).unwrap();
-    let run = ToolRun { plan, limits: RunLimits::default() };
+    let run = ToolRun::new(plan, RunLimits::default());
     not_started(&executor(Names::default()).run(run).await, "HTTP requests only");
     let roots_pem = Some(b"nothing".to_vec());
     let none = HttpExecutor::new(HttpConfig { roots_pem, ..HttpConfig::default() });

@@ -1,0 +1,119 @@
+//! An upstream server that is a program: supervised as a tool is, with a pipe for its input.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use countersign_core::plan::RunLimits;
+use countersign_core::text::visible;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::executor::kill_stuck;
+use crate::{ProcessConfig, check, confine, supervise};
+
+/// Bytes of one line of standard error that are logged.
+const LINE_MAX: u64 = 4 << 10;
+/// Lines of standard error that are logged of one process.
+const LINES_MAX: usize = 1_000;
+/// How long a supervisor may take to end everything below it.
+const KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// A program that runs for as long as this lives.
+pub(super) struct Process {
+    _leash: tokio::sync::oneshot::Sender<()>,
+}
+
+/// Starts the program. What it reads and writes comes with it.
+pub(super) async fn start(
+    upstream: &str,
+    argv: &[String],
+    config: &ProcessConfig,
+) -> Result<(Process, ChildStdout, pipe::Sender), String> {
+    let name = argv.first().ok_or("its command is empty")?.clone();
+    let (root, path) = (config.root.clone(), config.path.clone());
+    // Disks may hang.
+    let program = tokio::task::spawn_blocking(move || check::program(&name, &root, &path))
+        .await
+        .map_err(|error| error.to_string())
+        .flatten()?;
+    let (mut child, leash, input) =
+        spawn(&program, argv, config).map_err(|error| format!("it cannot be started: {error}"))?;
+    let output = child.stdout.take().ok_or("it has no standard output")?;
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(log(upstream.to_owned(), stderr));
+    }
+    let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = gone => {}
+            _ = child.wait() => {}
+        }
+        // The supervisor ends everything below it.
+        drop(leash);
+        if timeout(KILL_GRACE, child.wait()).await.is_err() {
+            kill_stuck(&mut child).await;
+            child.wait().await.ok();
+        }
+    });
+    Ok((Process { _leash: alive }, output, input))
+}
+
+fn spawn(
+    program: &Path,
+    argv: &[String],
+    config: &ProcessConfig,
+) -> std::io::Result<(Child, UnixStream, pipe::Sender)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let (reader, writer) = std::io::pipe()?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let passed = [reader.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&passed));
+    sendmsg(&ours, &[IoSlice::new(b"i")], &mut control, SendFlags::empty())?;
+    ours.set_nonblocking(true)?;
+    let leash = UnixStream::from_std(ours)?;
+    let input = pipe::Sender::from_owned_fd(OwnedFd::from(writer))?;
+    let child = Command::new(&config.supervisor.program)
+        .args(&config.supervisor.args)
+        .args(["run", supervise::INPUT_PIPE, &supervise::limits_arg(&RunLimits::default())])
+        .arg(confine::arg(None))
+        .arg(program)
+        .args(argv)
+        .env_clear()
+        .envs(config.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&config.root)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    Ok((child, leash, input))
+}
+
+/// Logs what the program says on standard error, as far as that is bounded.
+async fn log(upstream: String, stderr: ChildStderr) {
+    let mut stderr = BufReader::new(stderr);
+    let mut lines = 0_usize;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut stderr).take(LINE_MAX).read_until(b'\n', &mut line).await {
+            Ok(1..) => {}
+            _ => return,
+        }
+        lines += 1;
+        if lines <= LINES_MAX {
+            let text = String::from_utf8_lossy(&line);
+            tracing::info!(upstream, "{}", visible(text.trim_end()));
+        } else if lines == LINES_MAX + 1 {
+            tracing::info!(upstream, "has written {LINES_MAX} lines; no more are logged");
+        }
+    }
+}
