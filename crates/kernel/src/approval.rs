@@ -28,7 +28,7 @@ use crate::call::Shared;
 use crate::govern::{Denial, Kernel};
 use crate::points::Presentation;
 use crate::policy::{Demand, Policy, Rule};
-use crate::records::{CallFacts, actor};
+use crate::records::{CallFacts, OwnKey, actor};
 use crate::render::Rendering;
 use crate::vote::made_by;
 
@@ -36,6 +36,8 @@ use crate::vote::made_by;
 #[derive(Clone, Debug)]
 pub(crate) struct Earlier {
     pub(crate) request: Arc<ApprovalRequest>,
+    /// The key of that call: one under another key is another call.
+    pub(crate) key: Option<OwnKey>,
     pub(crate) state: EarlierState,
 }
 
@@ -294,7 +296,8 @@ impl Kernel {
         need: Need<'_>,
         shared: &Arc<Shared>,
     ) -> Result<Earlier, Box<Denial>> {
-        let Some(Earlier { request, state }) = self.take_earlier(facts, &need.demand.rule) else {
+        let Some(Earlier { request, key, state }) = self.take_earlier(facts, &need.demand.rule)
+        else {
             return self.ask(facts, need, shared).await;
         };
         facts.call_id = request.tool_call_id.clone();
@@ -303,7 +306,7 @@ impl Kernel {
         let id = request.approval_request_id.clone();
         facts.approval = Some(id.clone());
         if let EarlierState::Approved { .. } = state {
-            return Ok(Earlier { request, state });
+            return Ok(Earlier { request, key, state });
         }
         let until = match self.queue().join(&id) {
             None => self.ended(&id)?,
@@ -316,7 +319,7 @@ impl Kernel {
                 Err(error) => return Err(stopping(&error.to_string())),
             },
         };
-        Ok(Earlier { request, state: EarlierState::Approved { until } })
+        Ok(Earlier { request, key, state: EarlierState::Approved { until } })
     }
 
     /// Keeps an approval that nobody is there to use.
@@ -394,7 +397,7 @@ impl Kernel {
         let question = Question { request, contents: vec![args.clone()], coverable, brake };
         let taken = Mutex::new(Some((place, hold)));
         let seat = Seat { queue: self.queue().clone(), taken, shared: Arc::clone(shared) };
-        let asked = self.broker().asked(question, Some(&seat)).await;
+        let asked = self.broker().asked(question, facts.key.as_ref(), Some(&seat)).await;
         let id = facts.approval.clone();
         let found = id.and_then(|id| seat.queue.find(&id)).and_then(|(_, outcome)| outcome);
         match asked {
@@ -408,7 +411,8 @@ impl Kernel {
                     Some(found) => self.valid_until(found),
                     None => self.now(),
                 };
-                Ok(Earlier { request: asked_for, state: EarlierState::Approved { until } })
+                let (request, key) = (asked_for, facts.key.clone());
+                Ok(Earlier { request, key, state: EarlierState::Approved { until } })
             }
             Err(AskError::Stopping) => Err(stopping(&AskError::Stopping.to_string())),
             // The hold is denied when its outcome cannot be recorded.
@@ -448,7 +452,8 @@ impl Kernel {
     }
 
     /// An approval that was given before the restart, or else the oldest hold that waits. Only
-    /// of the same question: what the policy asked does not answer a hook, nor the reverse.
+    /// of the same question, under the same key: what the policy asked does not answer a hook,
+    /// nor the reverse.
     fn take_earlier(&self, facts: &CallFacts, rule: &Rule) -> Option<Earlier> {
         let key = (facts.agent_id.clone(), facts.fingerprint?);
         let now = self.now();
@@ -468,10 +473,11 @@ impl Kernel {
         };
         let same = |earlier: &Earlier| {
             let asked = earlier.request.policy_refs.first();
-            asked.is_some_and(|asked| {
-                asked.id.as_str() == rule.id.as_ref()
-                    && asked.version.as_deref() == Some(rule.text.as_str())
-            })
+            earlier.key == facts.key
+                && asked.is_some_and(|asked| {
+                    asked.id.as_str() == rule.id.as_ref()
+                        && asked.version.as_deref() == Some(rule.text.as_str())
+                })
         };
         let at = earlier
             .iter()

@@ -24,8 +24,8 @@ use serde_json::json;
 
 use crate::hooks::{Brake, HookCoordinator, HookMoment, HookStop, Observed};
 use crate::records::{
-    BuildError, Ending, approval_base, approval_closing, approval_opening, approval_revoking,
-    approval_step,
+    BuildError, Ending, OwnKey, approval_base, approval_closing, approval_opening,
+    approval_revoking, approval_step,
 };
 
 /// Puts one question before whoever decides, and has the answer recorded.
@@ -257,16 +257,18 @@ impl ApprovalBroker {
         question: Question,
         dispatcher: Option<&dyn ApprovalDispatcher>,
     ) -> Result<ApprovalOutcome, AskError> {
-        self.asked(question, dispatcher).await.map(|(outcome, _)| outcome)
+        self.asked(question, None, dispatcher).await.map(|(outcome, _)| outcome)
     }
 
-    /// As [`ask`](Self::ask), with the hook that took an approval back.
+    /// As [`ask`](Self::ask), about a call under this key, with the hook that took an approval
+    /// back.
     pub(crate) async fn asked(
         &self,
         question: Question,
+        key: Option<&OwnKey>,
         dispatcher: Option<&dyn ApprovalDispatcher>,
     ) -> Result<(ApprovalOutcome, Option<HookStop>), AskError> {
-        let open = self.open(question).await?;
+        let open = self.open(question, key).await?;
         let outcome = self.put(&open, dispatcher).await?;
         let overruled_by = open.state.lock().await.overruled_by.clone();
         Ok((outcome, overruled_by))
@@ -346,10 +348,10 @@ impl ApprovalBroker {
         }
     }
 
-    async fn open(&self, question: Question) -> Result<Arc<Open>, AskError> {
+    async fn open(&self, question: Question, key: Option<&OwnKey>) -> Result<Arc<Open>, AskError> {
         let Question { request, contents, coverable, brake } = question;
         request.validate()?;
-        let drafts = approval_opening(&request, &self.0.package, self.now())?;
+        let drafts = approval_opening(&request, key, &self.0.package, self.now())?;
         self.0.journal.append(Batch { drafts, contents }).await?;
         Ok(self.insert(Arc::new(request), coverable, brake))
     }

@@ -10,8 +10,9 @@ use countersign_ports::mcp::McpCaller;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::govern::Governed;
+use crate::govern::{Governed, Kernel};
 use crate::policy::Rule;
+use crate::records::OwnKey;
 
 /// Idempotency keys of ended calls that are known.
 const KEYS_KEPT: usize = 10_000;
@@ -73,13 +74,55 @@ pub struct Call {
     kept: bool,
     hold: watch::Receiver<Option<ApprovalRequestId>>,
     task: JoinHandle<Governed>,
+    told: Told,
     _there: watch::Sender<()>,
+}
+
+/// A shared outcome on its way to whoever makes the call.
+#[derive(Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<Option<Telling>>>);
+
+struct Telling {
+    calls: Arc<Calls>,
+    shared: Arc<Shared>,
+    until: u64,
+}
+
+impl Told {
+    /// The outcome is on its way. If nobody takes it, it is kept until a time.
+    pub(crate) fn tell(
+        &self,
+        calls: &Arc<Calls>,
+        shared: &Arc<Shared>,
+        until: u64,
+        caller: &Caller,
+    ) {
+        let (calls, shared) = (Arc::clone(calls), Arc::clone(shared));
+        *lock(&self.0) = Some(Telling { calls, shared, until });
+        // They left while it was on its way, and may have looked here before it was there.
+        if caller.presence() == Presence::Left {
+            self.unheard();
+        }
+    }
+
+    fn heard(&self) {
+        if let Some(Telling { calls, shared, .. }) = lock(&self.0).take() {
+            calls.heard(&shared);
+        }
+    }
+
+    fn unheard(&self) {
+        if let Some(Telling { calls, shared, until }) = lock(&self.0).take() {
+            calls.unheard(shared, until);
+        }
+    }
 }
 
 /// What a call has of whoever makes it.
 pub(crate) struct Ends {
     pub(crate) caller: Caller,
     pub(crate) hold: watch::Sender<Option<ApprovalRequestId>>,
+    pub(crate) told: Told,
     /// Closed when nobody waits any more, whether the call goes on or not.
     pub(crate) there: watch::Receiver<()>,
     pub(crate) mcp: Option<Arc<dyn McpCaller>>,
@@ -94,8 +137,10 @@ impl Call {
         let (presence, caller) = watch::channel(Presence::Here);
         let (hold, held) = watch::channel(None);
         let (there, gone) = watch::channel(());
-        let task = run(Ends { caller: Caller(caller), hold, there: gone, mcp });
-        Self { presence, kept, hold: held, task, _there: there }
+        let told = Told::default();
+        let caller = Caller(caller);
+        let task = run(Ends { caller, hold, told: told.clone(), there: gone, mcp });
+        Self { presence, kept, hold: held, task, told, _there: there }
     }
 
     /// Waits for the outcome, which comes once. May be dropped and called again before that.
@@ -103,10 +148,13 @@ impl Call {
     /// # Errors
     /// When the call broke, which is a fault of the program.
     pub async fn outcome(&mut self) -> Result<Governed, tokio::task::JoinError> {
-        (&mut self.task).await
+        let outcome = (&mut self.task).await;
+        self.told.heard();
+        outcome
     }
 
-    /// The hold that the call waits for or has waited for: its id, once it is visible.
+    /// The hold that the call waits for or has waited for: its id, once it is visible. Closed
+    /// when the call has ended, or only waits for a person and whoever made it has left.
     #[must_use]
     pub fn hold(&self) -> watch::Receiver<Option<ApprovalRequestId>> {
         self.hold.clone()
@@ -129,6 +177,9 @@ impl Drop for Call {
             }
             here
         });
+        if self.kept {
+            self.told.unheard();
+        }
     }
 }
 
@@ -142,13 +193,22 @@ pub(crate) enum End {
     Parked,
 }
 
+#[derive(Default)]
+struct Listeners {
+    count: usize,
+    /// Somebody was there when it was approved: it runs, or has run.
+    running: bool,
+    /// Somebody has its outcome.
+    heard: bool,
+}
+
 /// A call that several may wait for.
 pub(crate) struct Shared {
     question: Rule,
     /// Calls under different keys are different calls, though they are equal.
     own_key: Option<(IdempotencyKey, Digest)>,
     key: (AgentId, Digest),
-    listeners: Mutex<usize>,
+    listeners: Mutex<Listeners>,
     pub(crate) hold: watch::Sender<Option<ApprovalRequestId>>,
     end: watch::Sender<Option<End>>,
     off: watch::Sender<bool>,
@@ -181,13 +241,17 @@ impl Listener {
         end.unwrap_or(End::Parked)
     }
 
-    /// Goes away. `true` when nobody else is left.
+    /// Goes away. `true` when the call runs, and goes on.
     pub(crate) fn leave(&mut self) -> bool {
         let mut listeners = lock(&self.shared.listeners);
         if std::mem::take(&mut self.listening) {
-            *listeners = listeners.saturating_sub(1);
+            listeners.count = listeners.count.saturating_sub(1);
         }
-        *listeners == 0
+        listeners.running
+    }
+
+    pub(crate) fn is_listening(&self) -> bool {
+        self.listening
     }
 
     /// Goes away and calls the call off, unless somebody else still wants it. `true` when it
@@ -195,13 +259,13 @@ impl Listener {
     pub(crate) fn call_off(&mut self) -> bool {
         let mut listeners = lock(&self.shared.listeners);
         if std::mem::take(&mut self.listening) {
-            *listeners = listeners.saturating_sub(1);
+            listeners.count = listeners.count.saturating_sub(1);
         }
         // INVARIANT: with the listeners locked, so that nobody joins a call on its way off.
-        if *listeners == 0 {
+        if listeners.count == 0 {
             self.shared.off.send_replace(true);
         }
-        *listeners == 0
+        listeners.count == 0
     }
 }
 
@@ -215,8 +279,9 @@ impl Drop for Listener {
 enum Keyed {
     /// Somebody is making the call, or waits for it. It may have ended without their hearing.
     Making { made: watch::Receiver<()>, unheard: Option<ToolCallId> },
-    /// Nobody is making it now: whoever sends the same again does.
-    Left,
+    /// Nobody is making it now: whoever sends the same again does. It was asked about before
+    /// a restart, or else has not been since.
+    Left(Option<ApprovalRequestId>),
     /// It has been made.
     Ended(Arc<Governed>),
     /// It has been made, and how it ended is in the journal.
@@ -233,6 +298,13 @@ pub(crate) struct Turn {
     _making: watch::Sender<()>,
 }
 
+/// Where the outcome of a call under a key is to be found.
+pub(crate) enum Whereabouts {
+    Recorded(ToolCallId),
+    /// It was asked about before a restart, and nobody has made it since.
+    Asked(ApprovalRequestId),
+}
+
 /// What whoever sends a call under a key finds.
 pub(crate) enum Found {
     /// Nothing: it is theirs to make.
@@ -247,7 +319,20 @@ pub(crate) enum Found {
 
 /// The calls that can be joined.
 #[derive(Default)]
-pub(crate) struct Calls(Mutex<Table>);
+pub(crate) struct Calls {
+    table: Mutex<Table>,
+    /// Shared calls that have not ended, whether somebody waits for them or not.
+    under_way: watch::Sender<usize>,
+}
+
+/// A shared call that is under way.
+pub(crate) struct Counted(Arc<Calls>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.under_way.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
 
 #[derive(Default)]
 struct Table {
@@ -293,7 +378,7 @@ impl Calls {
         own_key: Option<&(IdempotencyKey, Digest)>,
         now: u64,
     ) -> (Listener, bool) {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         table.prune(now);
         let key = (agent_id.clone(), fingerprint);
         let of_key = table.shared.entry(key.clone()).or_default();
@@ -303,7 +388,7 @@ impl Calls {
             }
             let mut listeners = lock(&shared.listeners);
             let joins = !shared.is_called_off();
-            *listeners += usize::from(joins);
+            listeners.count += usize::from(joins);
             joins
         };
         if let Some(shared) = of_key.iter().find(same).cloned() {
@@ -318,7 +403,7 @@ impl Calls {
             question: question.clone(),
             own_key: own_key.cloned(),
             key,
-            listeners: Mutex::new(1),
+            listeners: Mutex::new(Listeners { count: 1, ..Listeners::default() }),
             hold: watch::Sender::new(None),
             end: watch::Sender::new(None),
             off: watch::Sender::new(false),
@@ -331,10 +416,11 @@ impl Calls {
     /// cannot be joined any more, `park` is called before anybody can look for it again, and
     /// the call has ended.
     pub(crate) fn heard_or_parked(&self, shared: &Arc<Shared>, park: impl FnOnce()) -> bool {
-        let mut table = lock(&self.0);
-        let listeners = lock(&shared.listeners);
+        let mut table = lock(&self.table);
+        let mut listeners = lock(&shared.listeners);
         // What all have called off is not kept: it is refused, which is recorded.
-        if *listeners > 0 || shared.is_called_off() {
+        if listeners.count > 0 || shared.is_called_off() {
+            listeners.running = true;
             return true;
         }
         drop(listeners);
@@ -349,19 +435,19 @@ impl Calls {
     /// milliseconds since the Unix epoch; a mere failure is not.
     pub(crate) fn end(&self, shared: &Arc<Shared>, governed: Governed, until: u64) {
         let worth_keeping = governed.is_outcome();
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         // Its caller may have left, or be about to: the key stands for the call all the same.
         if let (Some((key, _)), Some(call)) = (&shared.own_key, &governed.call_id)
             && (worth_keeping || governed.may_have_run())
         {
             let key = (shared.key.0.clone(), key.clone());
             match table.keyed.get_mut(&key) {
-                Some((_, keyed @ Keyed::Left)) => *keyed = Keyed::Recorded(call.clone()),
+                Some((_, keyed @ Keyed::Left(_))) => *keyed = Keyed::Recorded(call.clone()),
                 Some((_, Keyed::Making { unheard, .. })) => *unheard = Some(call.clone()),
                 _ => {}
             }
         }
-        let unheard = *lock(&shared.listeners) == 0 && !shared.is_called_off();
+        let unheard = lock(&shared.listeners).count == 0 && !shared.is_called_off();
         match unheard && worth_keeping {
             true => table.unheard.push_back((Arc::clone(shared), until)),
             false => table.forget(shared),
@@ -371,6 +457,51 @@ impl Calls {
         drop(table);
     }
 
+    /// Keeps an outcome that somebody waited for and did not take, unless somebody else did.
+    fn unheard(&self, shared: Arc<Shared>, until: u64) {
+        let mut table = lock(&self.table);
+        let kept = table.unheard.iter().any(|(other, _)| Arc::ptr_eq(other, &shared));
+        if kept || lock(&shared.listeners).heard || shared.is_called_off() {
+            return;
+        }
+        let of_key = table.shared.entry(shared.key.clone()).or_default();
+        if !of_key.iter().any(|other| Arc::ptr_eq(other, &shared)) {
+            of_key.push(Arc::clone(&shared));
+        }
+        table.unheard.push_back((shared, until));
+    }
+
+    /// Somebody has the outcome: it is kept for nobody else.
+    fn heard(&self, shared: &Arc<Shared>) {
+        let mut table = lock(&self.table);
+        lock(&shared.listeners).heard = true;
+        if shared.end.borrow().is_some() {
+            table.forget(shared);
+            table.unheard.retain(|(other, _)| !Arc::ptr_eq(other, shared));
+        }
+    }
+
+    /// Counts a shared call until the guard is dropped.
+    pub(crate) fn count(self: &Arc<Self>) -> Counted {
+        self.under_way.send_modify(|count| *count += 1);
+        Counted(Arc::clone(self))
+    }
+
+    /// Returns when no shared call is under way.
+    pub(crate) async fn none_under_way(&self) {
+        let mut under_way = self.under_way.subscribe();
+        let _ = under_way.wait_for(|count| *count == 0).await;
+    }
+
+    /// Calls every shared call off, whoever waits for it.
+    pub(crate) fn all_off(&self) {
+        let table = lock(&self.table);
+        for shared in table.shared.values().flatten() {
+            let _listeners = lock(&shared.listeners);
+            shared.off.send_replace(true);
+        }
+    }
+
     /// Looks a key up, and takes the turn to make the call when nobody has.
     pub(crate) fn keyed(
         self: &Arc<Self>,
@@ -378,14 +509,14 @@ impl Calls {
         key: &IdempotencyKey,
         request: Digest,
     ) -> Found {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         let key = (agent_id.clone(), key.clone());
         match table.keyed.get(&key) {
             Some((other, _)) if *other != request => Found::Conflict,
             Some((_, Keyed::Making { made, .. })) => Found::Making(made.clone()),
             Some((_, Keyed::Ended(governed))) => Found::Ended(Arc::clone(governed)),
             Some((_, Keyed::Recorded(call))) => Found::Recorded(call.clone()),
-            None | Some((_, Keyed::Left)) => {
+            None | Some((_, Keyed::Left(_))) => {
                 let (making, made) = watch::channel(());
                 let making_it = Keyed::Making { made, unheard: None };
                 if table.keyed.insert(key.clone(), (request, making_it)).is_some() {
@@ -397,6 +528,24 @@ impl Calls {
         }
     }
 
+    /// Where the outcome of the call under a key is or will be, and the digest of what it was
+    /// sent with. `None` when there is no such call, or somebody is making it.
+    pub(crate) fn whereabouts(
+        &self,
+        agent_id: &AgentId,
+        key: &IdempotencyKey,
+    ) -> Option<(Digest, Whereabouts)> {
+        let table = lock(&self.table);
+        let (request, keyed) = table.keyed.get(&(agent_id.clone(), key.clone()))?;
+        let found = match keyed {
+            Keyed::Making { .. } | Keyed::Left(None) => return None,
+            Keyed::Left(Some(id)) => Whereabouts::Asked(id.clone()),
+            Keyed::Ended(governed) => Whereabouts::Recorded(governed.call_id.clone()?),
+            Keyed::Recorded(call) => Whereabouts::Recorded(call.clone()),
+        };
+        Some((*request, found))
+    }
+
     /// Settles a key whose call is in the journal.
     pub(crate) fn recorded(
         &self,
@@ -405,11 +554,38 @@ impl Calls {
         request: Digest,
         call: ToolCallId,
     ) {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         let key = (agent_id, key);
         if table.keyed.insert(key.clone(), (request, Keyed::Recorded(call))).is_none() {
             table.rest(key);
         }
+    }
+
+    /// Takes a key whose call was asked about before the restart, and has not been made.
+    pub(crate) fn asked(&self, agent_id: AgentId, own_key: OwnKey, id: ApprovalRequestId) {
+        let (key, request) = own_key;
+        let mut table = lock(&self.table);
+        let key = (agent_id, key);
+        if !table.keyed.contains_key(&key) {
+            table.keyed.insert(key.clone(), (request, Keyed::Left(Some(id))));
+            table.rest(key);
+        }
+    }
+}
+
+impl Kernel {
+    /// Returns when no call is under way that a person was asked about, also of those that
+    /// nobody waits for any more. For a stop, when the queue is closed: what is held has ended
+    /// then, as far as this process goes.
+    pub async fn settled(&self) {
+        self.calls().none_under_way().await;
+    }
+
+    /// Calls off every call under way that a person was asked about, whoever waits for it: what
+    /// runs is killed, and recorded as cancelled. For a stop, when the queue is closed and the
+    /// calls have had their time.
+    pub fn call_off_all(&self) {
+        self.calls().all_off();
     }
 }
 
@@ -429,7 +605,7 @@ impl Turn {
     /// What the call came to, for whoever sends it again.
     pub(crate) fn end(mut self, governed: &Governed) {
         self.ended = true;
-        let mut table = lock(&self.calls.0);
+        let mut table = lock(&self.calls.table);
         let size = serde_json::to_vec(&governed.envelope.results).map_or(usize::MAX, |b| b.len());
         let ended = match &governed.call_id {
             Some(call) if size > OUTCOME_MAX => Keyed::Recorded(call.clone()),
@@ -443,11 +619,11 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if !self.ended {
-            let mut table = lock(&self.calls.0);
+            let mut table = lock(&self.calls.table);
             if let Some((_, keyed)) = table.keyed.get_mut(&self.key)
                 && let Keyed::Making { unheard, .. } = keyed
             {
-                *keyed = unheard.take().map_or(Keyed::Left, Keyed::Recorded);
+                *keyed = unheard.take().map_or(Keyed::Left(None), Keyed::Recorded);
                 table.rest(self.key.clone());
             }
         }
@@ -493,7 +669,7 @@ mod tests {
         let Found::Turn(turn) = calls.keyed(&agent, &key, request) else { panic!("taken") };
         let own = (key.clone(), request);
         let (mut listener, new) = calls.join(&agent, Digest::of("call"), &rule, Some(&own), 0);
-        assert!(new && listener.leave());
+        assert!(new && !listener.leave());
         // Between leaving and giving the turn back.
         calls.end(&listener.shared, governed(&call), 1);
         drop(turn);

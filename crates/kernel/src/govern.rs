@@ -10,8 +10,7 @@ use countersign_core::effect::EffectTerminalStatus;
 use countersign_core::hold::Approver;
 use countersign_core::hook::HookPoint;
 use countersign_core::id::{
-    AgentId, ContentRef, HookId, IdempotencyKey, RunId, RuntimePackageFingerprint, SessionId,
-    ToolCallId,
+    AgentId, ContentRef, HookId, RunId, RuntimePackageFingerprint, SessionId, ToolCallId,
 };
 use countersign_core::journal::EncodedDraft;
 use countersign_core::text::visible;
@@ -37,7 +36,7 @@ use crate::hooks::{Hook, HookCoordinator, HookStop, StopScope};
 use crate::notices;
 use crate::points::{PlannedCall, ToolRequest};
 use crate::policy::{Demand, Policy, PolicyCall};
-use crate::records::{CallFacts, ToolStep};
+use crate::records::{CallFacts, OwnKey, ToolStep};
 use crate::recovery::{Fold, Found, StartError, recover};
 use crate::render::{canonical, shorten};
 use crate::run::{Note, Run, RunError};
@@ -404,7 +403,11 @@ impl Kernel {
             tokio::spawn(async move {
                 match idempotency_key {
                     None => kernel.make(&run, &tool, &arguments, &ends, None).await,
-                    Some(key) => kernel.make_keyed(&run, &tool, &arguments, &ends, key).await,
+                    Some(key) => {
+                        let request = json!({ "tool": tool, "arguments": arguments });
+                        let own = (key, Digest::of(canonical(&request)));
+                        kernel.make_keyed(&run, &tool, &arguments, &ends, own).await
+                    }
                 }
             })
         })
@@ -420,15 +423,14 @@ impl Kernel {
     }
 
     /// Makes a call, or finds what became of it.
-    async fn make_keyed(
+    pub(crate) async fn make_keyed(
         &self,
         run: &Run,
         tool: &str,
         arguments: &Map<String, Value>,
         ends: &Ends,
-        key: IdempotencyKey,
+        (key, request): OwnKey,
     ) -> Governed {
-        let request = Digest::of(canonical(&json!({ "tool": tool, "arguments": arguments })));
         loop {
             match self.calls().keyed(run.agent_id(), &key, request) {
                 KeyFound::Turn(turn) => {
@@ -459,12 +461,7 @@ impl Kernel {
         }
     }
 
-    fn facts(
-        &self,
-        run: &Run,
-        tool: &str,
-        key: Option<(IdempotencyKey, Digest)>,
-    ) -> Result<CallFacts, Box<Denial>> {
+    fn facts(&self, run: &Run, tool: &str, key: Option<OwnKey>) -> Result<CallFacts, Box<Denial>> {
         let call = call_id(self)?;
         let name = shorten(&visible(tool)).chars().take(64).collect::<String>();
         let name = if name.is_empty() { "?".to_owned() } else { name };
@@ -479,7 +476,7 @@ impl Kernel {
         tool: &str,
         arguments: &Map<String, Value>,
         ends: &Ends,
-        key: Option<(IdempotencyKey, Digest)>,
+        key: Option<OwnKey>,
     ) -> Governed {
         let facts = match self.facts(run, tool, key) {
             Ok(facts) => CallFacts { caller: ends.mcp.clone(), ..facts },
@@ -542,7 +539,11 @@ impl Kernel {
             self.calls().join(agent_id, fingerprint, &demand.rule, own_key, now);
         if new {
             let (kernel, shared) = (self.clone(), Arc::clone(&listener.shared));
-            tokio::spawn(async move { kernel.hold_and_run(call, demand, shared).await });
+            let counted = self.calls().count();
+            tokio::spawn(async move {
+                let _counted = counted;
+                kernel.hold_and_run(call, demand, shared).await;
+            });
         }
         let mut hold = listener.shared.hold.subscribe();
         hold.mark_changed();
@@ -554,14 +555,12 @@ impl Kernel {
                     ends.hold.send_replace(hold.borrow_and_update().clone());
                 }
                 how = ends.caller.gone() => {
-                    let off = match how {
+                    // What runs is part of the run until it has ended, whoever has left.
+                    let follow = match how {
                         Presence::CalledOff => listener.call_off(),
-                        Presence::Here | Presence::Left => {
-                            listener.leave();
-                            false
-                        }
+                        Presence::Here | Presence::Left => listener.leave(),
                     };
-                    if off {
+                    if follow {
                         break listener.end().await;
                     }
                     return self.denied(&tool, command, *called_off());
@@ -569,7 +568,13 @@ impl Kernel {
             }
         };
         match end {
-            End::Governed(governed) => (*governed).clone(),
+            End::Governed(governed) => {
+                if governed.is_outcome() && listener.is_listening() {
+                    let (calls, shared) = (self.calls(), &listener.shared);
+                    ends.told.tell(calls, shared, self.kept_until(), &ends.caller);
+                }
+                (*governed).clone()
+            }
             // Only what nobody listens to is kept for later.
             End::Parked => self.denied(&tool, command, *called_off()),
         }
@@ -587,9 +592,14 @@ impl Kernel {
             // It may have run.
             Err(error) => self.broke(&tool, &error).named(&call_id),
         };
+        self.calls().end(&shared, governed, self.kept_until());
+    }
+
+    /// Until when an outcome is kept that nobody has heard now.
+    fn kept_until(&self) -> u64 {
         let valid = self.policy().approval_valid_for;
         let valid = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        self.calls().end(&shared, governed, self.now().saturating_add(valid));
+        self.now().saturating_add(valid)
     }
 
     /// `None` when the approval is kept for later.

@@ -38,6 +38,7 @@ pub use govern::{Denial, Governed, Kernel, Parts};
 pub use hooks::{
     Accepted, Brake, Hook, HookCoordinator, HookDomain, HookMoment, HookStop, Observed, StopScope,
 };
+pub use outcome::TakenUp;
 pub use pins::{PinReason, Pins, pins};
 pub use policy::{Demand, Explanation, GrantLimits, MatchingRule, Policy, PolicyCall, Rule};
 pub use recovery::{Found, StartError};

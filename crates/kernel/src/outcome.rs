@@ -1,15 +1,32 @@
 //! What became of a call, from its records: for an agent that sends it again under its
-//! idempotency key after a restart.
+//! idempotency key after a restart, or only asks for it.
 
+use std::sync::PoisonError;
+
+use countersign_core::approval::ApprovalRecord;
 use countersign_core::digest::Digest;
-use countersign_core::id::ToolCallId;
+use countersign_core::id::{ApprovalRequestId, IdempotencyKey, ToolCallId};
 use countersign_core::journal::{JournalPayload, JournalRecord};
 use countersign_core::tool::{ToolCallRecord, ToolCallStatus};
 use countersign_manifest::{Envelope, EnvelopeStatus};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::approval::EarlierState;
+use crate::call::{Call, Whereabouts};
 use crate::envelope::READ_MAX;
 use crate::govern::{Denial, Governed, Kernel};
+use crate::render::fingerprint;
+use crate::run::Run;
+
+/// A call from before that is waited for again.
+pub struct TakenUp {
+    /// The tool.
+    pub tool: String,
+    /// When the call was first recorded, in milliseconds since the Unix epoch.
+    pub made_at_millis: u64,
+    /// The call: its outcome comes from the journal, or from whoever decides about it.
+    pub call: Call,
+}
 
 impl Kernel {
     /// The outcome on record. What ran is never run again, whatever is known of its end.
@@ -66,6 +83,99 @@ impl Kernel {
             receipt: None,
         }
         .named(call)
+    }
+
+    /// Takes up a call that this run's agent made under a key and that nobody waits for: one
+    /// that was held when the gateway last stopped waits on under its own ids, as if the agent
+    /// had sent it again; of one that was made, the outcome is found. `None` when there is no
+    /// such call, or it was called off, or the tool has changed since a person was asked, or
+    /// somebody is making it. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When its records cannot be read.
+    pub async fn take_up(
+        &self,
+        run: &Run,
+        key: &IdempotencyKey,
+    ) -> Result<Option<TakenUp>, String> {
+        let found = self.calls().whereabouts(run.agent_id(), key);
+        let Some((request, whereabouts)) = found else { return Ok(None) };
+        let call = match &whereabouts {
+            Whereabouts::Recorded(call) => call.clone(),
+            Whereabouts::Asked(id) => match self.earlier_call(id) {
+                Some(call) => call,
+                None => return Ok(None),
+            },
+        };
+        let records = self.call_records(&call).await?;
+        let Some(first) = records.first() else { return Ok(None) };
+        let made_at_millis = first.timestamp_millis;
+        let (tool, arguments) = match whereabouts {
+            Whereabouts::Recorded(_) => {
+                let mut tools = records.iter().filter_map(|record| match &record.payload {
+                    JournalPayload::Tool(step) => Some(step.canonical_tool_name.clone()),
+                    _ => None,
+                });
+                let Some(tool) = tools.next() else { return Ok(None) };
+                (tool, Map::new())
+            }
+            Whereabouts::Asked(id) => match self.asked_with(&records, &id).await? {
+                Some(asked) => asked,
+                None => return Ok(None),
+            },
+        };
+        let (kernel, run, name) = (self.clone(), run.clone(), tool.clone());
+        let own = (key.clone(), request);
+        let call = Call::start(true, |ends| {
+            tokio::spawn(
+                async move { kernel.make_keyed(&run, &name, &arguments, &ends, own).await },
+            )
+        });
+        Ok(Some(TakenUp { tool, made_at_millis, call }))
+    }
+
+    /// The call of an approval request from before that still stands.
+    fn earlier_call(&self, id: &ApprovalRequestId) -> Option<ToolCallId> {
+        let all = self.earlier().lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = all.values().flatten().find(|e| e.request.approval_request_id == *id)?;
+        match earlier.state {
+            EarlierState::Approved { until } if until <= self.now() => None,
+            _ => Some(earlier.request.tool_call_id.clone()),
+        }
+    }
+
+    /// The tool and the arguments that a person was asked about.
+    async fn asked_with(
+        &self,
+        records: &[JournalRecord],
+        id: &ApprovalRequestId,
+    ) -> Result<Option<(String, Map<String, Value>)>, String> {
+        let mut asked = records.iter().filter_map(|record| match &record.payload {
+            JournalPayload::Approval(approval) => match approval {
+                ApprovalRecord::Requested { request } if request.approval_request_id == *id => {
+                    Some((record.journal_seq, request))
+                }
+                _ => None,
+            },
+            _ => None,
+        });
+        let Some((seq, request)) = asked.next() else { return Ok(None) };
+        let digest = Digest::parse(request.requested_args_ref.as_str());
+        let digest = digest.map_err(|error| error.to_string())?;
+        let content = self.journal().content(seq, digest).await;
+        let content = content.map_err(|error| error.to_string())?;
+        let content = content.ok_or("the arguments are not in the journal")?;
+        let arguments = serde_json::from_slice(&content).map_err(|error| error.to_string())?;
+        let tool = request.canonical_tool_name.clone();
+        let manifests = self.manifests();
+        let same = manifests.get(&tool).is_some_and(|manifest| {
+            manifest.plan(&arguments).is_ok_and(|planned| {
+                let policy = self.policy_digest();
+                let now = fingerprint(&request.agent_id, manifest, &planned.plan, policy);
+                request.fingerprint == Some(now)
+            })
+        });
+        Ok(same.then_some((tool, arguments)))
     }
 
     async fn call_records(&self, call: &ToolCallId) -> Result<Vec<JournalRecord>, String> {

@@ -146,6 +146,18 @@ pub(crate) fn encode(record: JournalRecord) -> Result<EncodedDraft, BuildError> 
 /// The digest of what a call under an idempotency key was sent with.
 pub(crate) const KEYED_REQUEST: &str = "idempotency_request";
 
+/// The idempotency key itself, in records that have no field for it.
+const KEY: &str = "idempotency_key";
+
+/// The client's own name for a call, and the digest of what it was sent with.
+pub(crate) type OwnKey = (IdempotencyKey, Digest);
+
+/// The key of the call that an approval request is about, from its record.
+pub(crate) fn own_key(record: &JournalRecord) -> Option<OwnKey> {
+    let key = IdempotencyKey::new(record.correlation(KEY)?).ok()?;
+    Some((key, Digest::parse(record.correlation(KEYED_REQUEST)?).ok()?))
+}
+
 /// The key by which all records of a call are found.
 pub(crate) fn of_call(call: &ToolCallId) -> Vec<CorrelationEntry> {
     vec![CorrelationEntry { key: TOOL_CALL_KEY.to_owned(), value: call.to_string() }]
@@ -172,8 +184,7 @@ pub(crate) struct CallFacts {
     pub(crate) session: RefId,
     pub(crate) brake: Brake,
     pub(crate) grant_use: Option<u64>,
-    /// The client's own name for the call, and the digest of what it was sent with.
-    pub(crate) key: Option<(IdempotencyKey, Digest)>,
+    pub(crate) key: Option<OwnKey>,
     /// The MCP client that made the call.
     pub(crate) caller: Option<Arc<dyn McpCaller>>,
 }
@@ -508,9 +519,11 @@ fn approval_record(
     encode(request.journal_record(approval_base(request, package, now), part, record)?)
 }
 
-/// The two records that must be durable before anybody may see the question.
+/// The two records that must be durable before anybody may see the question. The first has the
+/// key of the call.
 pub(crate) fn approval_opening(
     request: &ApprovalRequest,
+    key: Option<&OwnKey>,
     package: &RuntimePackageFingerprint,
     now: u64,
 ) -> Result<Vec<EncodedDraft>, BuildError> {
@@ -519,8 +532,15 @@ pub(crate) fn approval_opening(
         request_id: request.approval_request_id.clone(),
         effect_intent: request.dispatch_intent(),
     };
+    let mut base = approval_base(request, package, now);
+    if let Some((key, sent)) = key {
+        base.correlation_keys.extend([
+            CorrelationEntry { key: KEY.to_owned(), value: key.to_string() },
+            CorrelationEntry { key: KEYED_REQUEST.to_owned(), value: sent.to_string() },
+        ]);
+    }
     Ok(vec![
-        approval_record(request, ApprovalPart::Requested, requested, package, now)?,
+        encode(request.journal_record(base, ApprovalPart::Requested, requested)?)?,
         approval_record(request, ApprovalPart::Intent, intent, package, now)?,
     ])
 }

@@ -28,7 +28,7 @@ use crate::govern::{Kernel, is_outcome};
 use crate::hooks::Invocation;
 use crate::points::HOOK_RULE;
 use crate::policy::{PolicyCall, Rule};
-use crate::records::{Base, BuildError, CallFacts, KEYED_REQUEST, encode};
+use crate::records::{Base, BuildError, CallFacts, KEYED_REQUEST, OwnKey, encode, own_key};
 use crate::render::{Rendering, fingerprint};
 use crate::run::Run;
 
@@ -97,6 +97,8 @@ struct KeyedCall {
 pub(crate) struct Fold {
     records: u64,
     asked: BTreeMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
+    /// The keys of the calls that were asked about.
+    keys: HashMap<ApprovalRequestId, OwnKey>,
     /// What has happened to the holds of those.
     carried: HashMap<ApprovalRequestId, Carried>,
     approved: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
@@ -147,7 +149,10 @@ impl Fold {
                 for used in used.filter(|r| r.kind == EntityKind::ApprovalRequest) {
                     let Ok(id) = ApprovalRequestId::new(used.id.as_str()) else { continue };
                     match tool.grant_use {
-                        None => drop(self.approved.remove(&id)),
+                        None => {
+                            self.approved.remove(&id);
+                            self.keys.remove(&id);
+                        }
                         Some(number) => {
                             if let Some(status) = self.grants.get_mut(&id) {
                                 status.uses = status.uses.max(number);
@@ -214,6 +219,9 @@ impl Fold {
         match approval {
             ApprovalRecord::Requested { request } => {
                 let id = request.approval_request_id.clone();
+                if let Some(key) = own_key(record) {
+                    self.keys.insert(id.clone(), key);
+                }
                 self.asked.insert(id, (Arc::new((**request).clone()), record.journal_seq));
             }
             ApprovalRecord::Responded { request_id, decision, .. } => {
@@ -301,6 +309,7 @@ impl Fold {
     fn forget(&mut self, id: &ApprovalRequestId) {
         self.asked.remove(id);
         self.carried.remove(id);
+        self.keys.remove(id);
         self.approved.remove(id);
         self.grants.remove(id);
         self.decided.remove(id);
@@ -310,6 +319,9 @@ impl Fold {
 pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, StartError> {
     let additions = std::mem::take(&mut fold.additions);
     let mut found = Found { records: fold.records, additions, ..Found::default() };
+    for KeyedCall { agent_id, key, request, call } in std::mem::take(&mut fold.keyed) {
+        kernel.calls().recorded(agent_id, key, request, call);
+    }
     let now = kernel.now();
     let valid_for = millis(kernel.policy().approval_valid_for);
     kernel.register_hooks(&fold.hooks).await?;
@@ -324,20 +336,19 @@ pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, St
     }
     for (request, at) in fold.approved.into_values() {
         let until = at.saturating_add(valid_for);
-        if now < until && remember(kernel, &request, EarlierState::Approved { until }) {
+        let key = fold.keys.get(&request.approval_request_id).cloned();
+        if now < until && remember(kernel, &request, key, EarlierState::Approved { until }) {
             found.unused_approvals += 1;
         }
-    }
-    for KeyedCall { agent_id, key, request, call } in std::mem::take(&mut fold.keyed) {
-        kernel.calls().recorded(agent_id, key, request, call);
     }
     // Oldest first, so that the queue is as it was.
     let mut asked: Vec<_> = fold.asked.into_values().collect();
     asked.sort_by_key(|(_, seq)| *seq);
     for (request, seq) in asked {
         if now < request.expires_at_millis() {
-            let carried = fold.carried.remove(&request.approval_request_id);
-            reopen(kernel, &request, seq, carried.unwrap_or_default()).await?;
+            let id = &request.approval_request_id;
+            let (carried, key) = (fold.carried.remove(id), fold.keys.remove(id));
+            reopen(kernel, &request, seq, key, carried.unwrap_or_default()).await?;
             found.reopened += 1;
         } else {
             lapse(kernel, &request).await?;
@@ -357,9 +368,18 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn remember(kernel: &Kernel, request: &Arc<ApprovalRequest>, state: EarlierState) -> bool {
+fn remember(
+    kernel: &Kernel,
+    request: &Arc<ApprovalRequest>,
+    key: Option<OwnKey>,
+    state: EarlierState,
+) -> bool {
     let Some(fingerprint) = request.fingerprint else { return false };
-    let earlier = Earlier { request: Arc::clone(request), state };
+    if let Some(key) = key.clone() {
+        let id = request.approval_request_id.clone();
+        kernel.calls().asked(request.agent_id.clone(), key, id);
+    }
+    let earlier = Earlier { request: Arc::clone(request), key, state };
     let mut all = kernel.earlier().lock().unwrap_or_else(PoisonError::into_inner);
     all.entry((request.agent_id.clone(), fingerprint)).or_default().push_back(earlier);
     true
@@ -369,6 +389,7 @@ async fn reopen(
     kernel: &Kernel,
     request: &Arc<ApprovalRequest>,
     seq: u64,
+    key: Option<OwnKey>,
     carried: Carried,
 ) -> Result<(), StartError> {
     let timeout = Duration::from_millis(request.timeout_ms);
@@ -395,7 +416,7 @@ async fn reopen(
     });
     kernel.broker().resume(Arc::clone(request), shown.coverable);
     kernel.broker().dispatched(&request.approval_request_id).await;
-    remember(kernel, request, EarlierState::Waiting);
+    remember(kernel, request, key, EarlierState::Waiting);
     let reason = match presentation {
         Some(presentation) => presentation.reason.clone(),
         None => rule.unwrap_or_else(|| "the policy asks for a person".to_owned()),

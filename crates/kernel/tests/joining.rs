@@ -203,6 +203,81 @@ async fn what_runs_when_its_caller_leaves_runs_to_its_end_and_is_told_to_who_com
 }
 
 #[tokio::test]
+async fn an_outcome_that_its_caller_did_not_take_is_for_who_comes_back() {
+    let w = world().await;
+    let call = kept(&w, "write", file("a"));
+    w.held().await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    until(async || w.story().await.contains(&"tool_result_recorded".to_owned())).await;
+    settle().await;
+    // It is there, and nobody has taken it.
+    drop(call);
+    settle().await;
+    let mut again = kept(&w, "write", file("a"));
+    let governed = tokio::time::timeout(Duration::from_secs(20), again.outcome()).await;
+    assert!(succeeded(&governed.expect("asked again").unwrap()));
+    assert_eq!((w.ran(), w.requests().await.len()), (1, 1));
+    let _next = kept(&w, "write", file("a"));
+    w.held().await;
+    assert_eq!(w.requests().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_what_was_left_and_runs_and_can_end_it() {
+    let w = world().await;
+    w.hands.hangs.store(true, Ordering::SeqCst);
+    let call = kept(&w, "write", file("a"));
+    let hold = call.hold();
+    w.held().await;
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    until(async || w.ran() == 1).await;
+    drop(call);
+    settle().await;
+    w.kernel.queue().close();
+    let settled = w.kernel.settled();
+    tokio::pin!(settled);
+    let waits = tokio::time::timeout(Duration::from_millis(50), &mut settled).await;
+    assert!(waits.is_err() && hold.has_changed().is_ok(), "nobody waits for what runs");
+    w.kernel.call_off_all();
+    tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap();
+    assert_eq!(w.story().await.last().unwrap(), "tool_result_recorded");
+    assert_eq!(w.hands.dropped.load(Ordering::SeqCst), 1);
+    until(async || hold.has_changed().is_err()).await;
+}
+
+#[tokio::test]
+async fn a_call_is_taken_up_by_its_key_and_nothing_new_is_asked_or_run() {
+    let w = world().await;
+    let key = |key: &str| IdempotencyKey::new(key).unwrap();
+    let made = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+    let held = keyed(&w, "h", "write", file("h"));
+    w.held().await;
+    drop(held);
+    let off = keyed(&w, "o", "write", file("o"));
+    until(async || w.kernel.queue().pending().len() == 2).await;
+    off.call_off();
+    until(async || w.kernel.queue().pending().len() == 1).await;
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, seed(2)).await;
+    let mut again = w.kernel.take_up(&w.run, &key("k")).await.unwrap().unwrap();
+    assert_eq!(again.tool, "look");
+    assert_eq!(again.call.outcome().await.unwrap().call_id, made.call_id);
+    for unknown in ["o", "none"] {
+        assert!(w.kernel.take_up(&w.run, &key(unknown)).await.unwrap().is_none(), "{unknown}");
+    }
+    let other = common::new_run(&w.kernel, "agent.b", None).await;
+    assert!(w.kernel.take_up(&other, &key("h")).await.unwrap().is_none());
+    let mut held = w.kernel.take_up(&w.run, &key("h")).await.unwrap().unwrap();
+    let mut hold = held.call.hold();
+    hold.wait_for(Option::is_some).await.unwrap();
+    // It is waited for.
+    assert!(w.kernel.take_up(&w.run, &key("h")).await.unwrap().is_none());
+    w.decide(DecisionKind::Approve, "ada").await.unwrap();
+    assert!(succeeded(&held.call.outcome().await.unwrap()));
+    assert_eq!((w.ran(), w.requests().await.len()), (1, 2));
+}
+
+#[tokio::test]
 async fn a_call_is_made_once_under_its_key() {
     let w = world().await;
     let mut first = keyed(&w, "k", "look", file("a"));
@@ -269,12 +344,19 @@ async fn a_key_and_its_outcome_outlive_a_restart() {
     let unknown = keyed(&w, "u", "look", file("u")).outcome().await.unwrap();
     assert_eq!(code(unknown), "outcome_unknown");
     assert_eq!(w.ran(), 0);
+    // The key of what was held stands for that call, and for no other.
+    let refused = keyed(&w, "h", "write", file("other")).outcome().await.unwrap();
+    assert_eq!(code(refused), "idempotency_key_reused");
+    let other = kept(&w, "write", file("h"));
+    until(async || w.kernel.queue().pending().len() == 2).await;
+    other.call_off();
+    until(async || w.kernel.queue().pending().len() == 1).await;
     // What was held is joined.
     let mut held = keyed(&w, "h", "write", file("h"));
     settle().await;
     w.decide(DecisionKind::Approve, "ada").await.unwrap();
     assert!(succeeded(&held.outcome().await.unwrap()));
-    assert_eq!(w.requests().await.len(), 2);
+    assert_eq!(w.requests().await.len(), 3);
 }
 
 #[tokio::test]
