@@ -361,6 +361,34 @@ fn sigterm_lets_a_running_call_finish() {
     assert_eq!(world.story(), ["tool_intent_recorded", "tool_result_recorded"]);
 }
 
+#[test]
+fn sigterm_waits_for_an_approved_call_whose_caller_left() {
+    let held = SLOW.replace("name = \"slow\"", "name = \"slow_held\"");
+    let held = held.replace("binary =", "human_approval = true\nbinary =");
+    let world = World::with_tools(&[("slow_held.clad.toml", &held)]);
+    let gateway = world.start();
+    let mut call = world.spawn_call("slow_held", &json!({"seconds": 3}));
+    let hold = world.held("slow_held");
+    world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
+    let intent = || world.story().contains(&"tool_intent_recorded".to_owned()).then_some(());
+    wait_for("the intent", intent);
+    call.kill().unwrap();
+    call.wait().unwrap();
+    assert_eq!(gateway.stop().0, Some(0));
+    assert_eq!(world.story().last().unwrap(), "tool_result_recorded");
+    // The run ends after what belongs to it.
+    let text = world.text(&["journal", "tail", "-n", "1000", "--json"]);
+    let records = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let records: Vec<_> = records.collect();
+    let result = |r: &serde_json::Value| r["event_index"]["event_kind"] == "tool_result_recorded";
+    let at = records.iter().position(result).unwrap();
+    let run = &records[at]["run_id"];
+    let ended = |r: &serde_json::Value| {
+        r["run_id"] == *run && r["event_index"]["event_kind"] == "run_ended"
+    };
+    assert!(records.iter().position(ended).unwrap() > at, "{text}");
+}
+
 fn raw(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

@@ -126,7 +126,7 @@ impl Kernel {
         };
         let (kernel, run, name) = (self.clone(), run.clone(), tool.clone());
         let own = (key.clone(), request);
-        let call = Call::start(true, |ends| {
+        let call = Call::start(true, None, |ends| {
             tokio::spawn(
                 async move { kernel.make_keyed(&run, &name, &arguments, &ends, own).await },
             )

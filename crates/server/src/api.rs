@@ -23,6 +23,7 @@ use countersign_manifest::{Envelope, EnvelopeStatus};
 use countersign_ports::journal::Entry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use crate::approvals;
 use crate::auth::{Caller, Principal, Role};
@@ -320,11 +321,12 @@ async fn make_call(
     let starting = Arc::clone(&gateway);
     let started = gateway.calls.spawn(async move {
         let run = starting.kernel.run_start(agent, call.session, "one call over REST").await?;
-        Ok(EndRun { gateway: starting, run: Arc::new(run), place: Some(place) })
+        let run = Arc::new(run);
+        Ok(EndRun { gateway: starting, run, place: Some(place), call: None })
     });
     let started = started.await.map_err(|error| Problem::internal(&error))?;
     // Ends the run also when the client hangs up and this future is dropped.
-    let ending = started.map_err(|error| match error {
+    let mut ending = started.map_err(|error| match error {
         RunError::Stopped(stop) => {
             let error = format!("the run may not begin: {}", stop.message);
             Problem::new(StatusCode::FORBIDDEN, stop.code, error)
@@ -337,6 +339,7 @@ async fn make_call(
     let _tracked = gateway.calls.token();
     let options = CallOptions { kept: true, idempotency_key: call.idempotency_key, mcp: None };
     let mut made = gateway.kernel.call(&ending.run, &call.tool, &call.arguments, options);
+    ending.call = Some(made.hold());
     let (hold, wait) = (made.hold(), call.wait_seconds.map(u64::from).map(Duration::from_secs));
     let still_pending = async {
         match wait {
@@ -373,14 +376,20 @@ struct EndRun {
     gateway: Arc<Gateway>,
     run: Arc<countersign_kernel::Run>,
     place: Option<CallPlace>,
+    /// Its call, which may go on when its caller has hung up: until it is called off on record,
+    /// or has ended.
+    call: Option<watch::Receiver<Option<ApprovalRequestId>>>,
 }
 
 impl Drop for EndRun {
     fn drop(&mut self) {
         let (gateway, run) = (Arc::clone(&self.gateway), Arc::clone(&self.run));
-        let place = self.place.take();
+        let (place, call) = (self.place.take(), self.call.take());
         self.gateway.calls.spawn(async move {
             let _place = place;
+            if let Some(mut call) = call {
+                while call.changed().await.is_ok() {}
+            }
             if let Err(error) = gateway.kernel.run_end(&run, "the call ended").await {
                 tracing::error!(%error, run = %run.id(), "the end of a run is not recorded");
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use countersign_escalation::Delegation;
 use countersign_kernel::{Kernel, Run};
+use countersign_ports::clock::Clock;
 use countersign_ports::entropy::Entropy;
 use countersign_ports::log::Log;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::mcp::Passage;
 pub(crate) struct Gateway {
     pub(crate) kernel: Kernel,
     pub(crate) auth: Auth,
+    pub(crate) clock: Arc<dyn Clock>,
     /// Who may answer for whom.
     pub(crate) delegations: Vec<Delegation>,
     /// The gateway's own run: its start, its end, and refused access.

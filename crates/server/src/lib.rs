@@ -162,11 +162,13 @@ impl Server {
                 Some(Arc::new(agent.ok_or_else(|| ServeError::NoAgent(id.clone()))?.clone()))
             }
         };
+        let clock = Arc::clone(&parts.clock);
         let gateway = Arc::new(Gateway {
             anonymous,
             kernel: parts.kernel,
             entropy: Arc::clone(&parts.entropy),
             auth: Auth::new(parts.principals, parts.clock, parts.entropy),
+            clock,
             delegations: parts.delegations,
             own_run,
             passage: parts.upstreams.and_then(mcp::Passage::new),
@@ -258,11 +260,21 @@ impl Server {
         gateway.stopping.cancel();
         gateway.kernel.queue().close();
         gateway.calls.close();
-        if tokio::time::timeout(config.drain, gateway.calls.wait()).await.is_err() {
+        // Also those that nobody waits for any more.
+        let ended = async {
+            gateway.calls.wait().await;
+            gateway.kernel.settled().await;
+        };
+        if tokio::time::timeout(config.drain, ended).await.is_err() {
             tracing::warn!("calls are still running; killing them");
         }
         gateway.give_up.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(2), gateway.calls.wait()).await;
+        gateway.kernel.call_off_all();
+        let ended = async {
+            gateway.calls.wait().await;
+            gateway.kernel.settled().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
         if let Some(serving) = stdio {
             let ended = tokio::time::timeout(Duration::from_secs(5), serving).await;
             failure = ended.ok().and_then(stdio_failure);

@@ -10,10 +10,12 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::sessions::{DELETING, Sessions};
+use super::tasks::TaskAsked;
 use crate::auth::Principal;
 use crate::body::{self, BodyError};
 
@@ -64,6 +66,14 @@ pub(crate) async fn gate(
             Ok(bytes) => {
                 if let Some(refused) = malformed(request.headers(), &bytes) {
                     return refused;
+                }
+                match task_asked(&bytes) {
+                    Ok(None) => {}
+                    Ok(Some(asked)) => drop(request.extensions_mut().insert(asked)),
+                    Err(error) => {
+                        let text = format!("`task` does not fit tools/call: {error}");
+                        return refusal(StatusCode::BAD_REQUEST, INVALID, &text);
+                    }
                 }
                 *request.body_mut() = Body::from(bytes);
             }
@@ -119,6 +129,30 @@ fn is(headers: &HeaderMap, kind: &str) -> bool {
     value.is_some_and(|value| {
         value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
     })
+}
+
+/// What rmcp does not read of a call: that its client wants a task.
+fn task_asked(bytes: &[u8]) -> Result<Option<TaskAsked>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Message {
+        method: Option<String>,
+        params: Option<Params>,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        task: Option<Value>,
+    }
+    #[derive(Deserialize)]
+    struct Task {
+        ttl: Option<u64>,
+    }
+    let Ok(message) = serde_json::from_slice::<Message>(bytes) else { return Ok(None) };
+    if message.method.as_deref() != Some("tools/call") {
+        return Ok(None);
+    }
+    let Some(task) = message.params.and_then(|params| params.task) else { return Ok(None) };
+    let Task { ttl } = serde_json::from_value(task)?;
+    Ok(Some(TaskAsked { ttl_ms: ttl }))
 }
 
 /// rmcp does not tell JSON that is broken from a wrong kind of content.

@@ -16,14 +16,15 @@ use countersign_kernel::{CallOptions, Kernel, Run};
 use countersign_manifest::{Envelope, Manifest, ManifestSet};
 use countersign_ports::mcp::McpFeature;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
-    CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
-    GetPromptResult, Implementation, InitializeRequestParams, InitializeResult, JsonObject,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ProgressToken, ProtocolVersion,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference,
-    RequestMetaObject, ServerCapabilities, ServerConfig, SetLevelRequestParams,
-    SubscribeRequestParams, Tool, UnsubscribeRequestParams,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
+    ClientJsonRpcMessage, ClientRequest, CompleteRequestParams, CompleteResult, CustomNotification,
+    CustomRequest, CustomResult, ErrorCode, Extensions, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, GetTaskParams, Implementation, InitializeRequestParams, InitializeResult,
+    JsonObject, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Reference, RequestMetaObject, ServerCapabilities, ServerConfig, ServerNotification,
+    ServerResult, SetLevelRequestParams, SubscribeRequestParams, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, Peer, RoleServer, ServerHandler};
@@ -36,6 +37,7 @@ use super::Passage;
 use super::caller::Client;
 use super::result::{answer, pending};
 use super::run::AgentRun;
+use super::tasks::{NewTask, Task, TaskAsked, Tasks};
 use super::upstream;
 use crate::auth::{Principal, Role};
 use crate::critics;
@@ -49,7 +51,7 @@ const FIRST_PROGRESS: Duration = Duration::from_secs(1);
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// From JSON-RPC's range for errors of the server.
-const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
+pub(crate) const UNAVAILABLE: ErrorCode = ErrorCode(-32000);
 /// No answer is sent to a cancelled request; this is for what ends it otherwise.
 const CALLED_OFF: ErrorCode = ErrorCode(-32800);
 
@@ -64,6 +66,7 @@ const KEY: &str = "countersign/idempotency-key";
 /// What all handlers share.
 pub(crate) struct Shared {
     pub(crate) gateway: Arc<Gateway>,
+    tasks: Tasks,
     tools: Mutex<Listing>,
 }
 
@@ -73,7 +76,7 @@ type Listing = (Arc<ManifestSet>, Arc<Vec<Tool>>);
 impl Shared {
     pub(crate) fn new(gateway: Arc<Gateway>) -> Self {
         let tools = Mutex::new(listing(&gateway.kernel, gateway.kernel.manifests()));
-        Self { gateway, tools }
+        Self { gateway, tasks: Tasks::default(), tools }
     }
 
     fn tools(&self) -> Arc<Vec<Tool>> {
@@ -197,7 +200,7 @@ impl Handler {
     }
 }
 
-fn stopping() -> ErrorData {
+pub(crate) fn stopping() -> ErrorData {
     ErrorData::new(UNAVAILABLE, "the gateway is stopping; try again", None)
 }
 
@@ -296,23 +299,74 @@ impl ServerHandler for Handler {
         Ok(ListToolsResult::with_all_items(tools))
     }
 
-    /// A request whose parameters do not fit its method arrives here, too.
+    /// What is read here and not by the library; a request whose parameters do not fit its
+    /// method arrives here, too.
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _ctx: RequestContext<RoleServer>,
+        ctx: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let method = request.method.as_str();
-        match method {
-            "initialize" | "ping" | "tools/call" | "tools/list" => {
-                Err(ErrorData::invalid_params(format!("the parameters do not fit {method}"), None))
+        // What a client wanted that is newer has become this version.
+        let since = ProtocolVersion::V_2025_11_25;
+        let version = ctx.protocol_version();
+        // Only agents call tools.
+        let session = self.session(&ctx);
+        let agent = session.is_ok_and(|(session, _)| session.principal.has_any(&[Role::Agent]));
+        let tasks = agent && !self.stdio && version.is_some_and(|v| v.as_str() >= since.as_str());
+        let kernel = &self.shared.gateway.kernel;
+        let answer = match method {
+            "tools/call" => {
+                let call = params::<CallToolRequestParams>(&request)?;
+                match task_asked(&ctx.extensions).filter(|_| tasks) {
+                    Some(asked) => self.start_task(call, asked, &ctx).await?,
+                    // Who does not know tasks may not ask for one, and gets none.
+                    None => match self.call_tool(call, ctx).await? {
+                        CallToolResponse::Complete(result) => written_here(result)?,
+                        _ => return Err(ErrorData::internal_error("no result of a call", None)),
+                    },
+                }
+            }
+            "tools/list" => {
+                let page = params::<Option<PaginatedRequestParams>>(&request)?;
+                let mut list = written_here(self.list_tools(page, ctx).await?)?;
+                let tools = list.get_mut("tools").and_then(Value::as_array_mut);
+                for tool in tools.into_iter().flatten().filter_map(Value::as_object_mut) {
+                    if tasks {
+                        tool.insert("execution".to_owned(), json!({ "taskSupport": "optional" }));
+                    }
+                }
+                list
+            }
+            "tasks/get" if tasks => {
+                let asked = params::<GetTaskParams>(&request)?;
+                self.task(&asked.task_id, &ctx).await?.to_json(kernel)
+            }
+            "tasks/cancel" if tasks => {
+                let asked = params::<CancelTaskParams>(&request)?;
+                let task = self.task(&asked.task_id, &ctx).await?;
+                task.cancel().await?;
+                task.to_json(kernel)
+            }
+            "tasks/result" if tasks => {
+                let asked = params::<GetTaskParams>(&request)?;
+                written_here(self.task_result(&asked.task_id, &ctx).await?)?
+            }
+            "tasks/list" if tasks => {
+                let (_, run) = self.session(&ctx)?;
+                self.shared.tasks.list(&self.shared.gateway, run)
+            }
+            "initialize" | "ping" => {
+                let text = format!("the parameters do not fit {method}");
+                return Err(ErrorData::invalid_params(text, None));
             }
             _ => {
                 let method: String = visible(method).chars().take(64).collect();
                 let text = format!("there is no method {method}");
-                Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, text, None))
+                return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, text, None));
             }
-        }
+        };
+        Ok(CustomResult::new(answer))
     }
 
     async fn list_prompts(
@@ -514,6 +568,150 @@ async fn verdict(
             json!({ "error": problem.error, "code": problem.code }),
         ),
     })
+}
+
+/// Puts what the library has no field for into the answer to `initialize`.
+pub(crate) fn with_tasks(result: ServerResult) -> ServerResult {
+    let ServerResult::InitializeResult(answer) = &result else { return result };
+    if answer.protocol_version != ProtocolVersion::V_2025_11_25 {
+        return result;
+    }
+    let Ok(mut value) = serde_json::to_value(answer) else { return result };
+    let Some(Value::Object(capabilities)) = value.get_mut("capabilities") else { return result };
+    let tasks = json!({ "list": {}, "cancel": {}, "requests": { "tools": { "call": {} } } });
+    capabilities.insert("tasks".to_owned(), tasks);
+    ServerResult::CustomResult(CustomResult::new(value))
+}
+
+/// What the library knows in another form than this protocol version, as a request that the
+/// handler reads by itself: tasks, and tools that can be called as one.
+pub(crate) fn as_read_here(message: ClientJsonRpcMessage) -> ClientJsonRpcMessage {
+    let ClientJsonRpcMessage::Request(mut message) = message else { return message };
+    let custom = |method: &str, params: Result<Value, serde_json::Error>, extensions| {
+        let request = CustomRequest::new(method, params.ok());
+        ClientRequest::CustomRequest(CustomRequest { extensions, ..request })
+    };
+    message.request = match message.request {
+        ClientRequest::CallToolRequest(call) if task_asked(&call.extensions).is_some() => {
+            custom("tools/call", serde_json::to_value(&call.params), call.extensions)
+        }
+        ClientRequest::ListToolsRequest(list) => {
+            custom("tools/list", serde_json::to_value(&list.params), list.extensions)
+        }
+        ClientRequest::GetTaskRequest(get) => {
+            custom("tasks/get", serde_json::to_value(&get.params), get.extensions)
+        }
+        ClientRequest::CancelTaskRequest(cancel) => {
+            custom("tasks/cancel", serde_json::to_value(&cancel.params), cancel.extensions)
+        }
+        other => other,
+    };
+    ClientJsonRpcMessage::Request(message)
+}
+
+fn task_asked(extensions: &Extensions) -> Option<TaskAsked> {
+    extensions.get::<Parts>().and_then(|parts| parts.extensions.get::<TaskAsked>()).copied()
+}
+
+/// A result in the form that this protocol version has.
+fn written_here(result: impl serde::Serialize) -> Result<Value, ErrorData> {
+    let value = serde_json::to_value(result);
+    let mut value = value.map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+    if let Value::Object(fields) = &mut value {
+        fields.remove("resultType");
+    }
+    Ok(value)
+}
+
+/// The parameters, if they fit the method.
+fn params<T: serde::de::DeserializeOwned>(request: &CustomRequest) -> Result<T, ErrorData> {
+    let params = request.params.clone().unwrap_or(Value::Null);
+    serde_json::from_value(params).map_err(|_| {
+        let text = format!("the parameters do not fit {}", request.method);
+        ErrorData::invalid_params(text, None)
+    })
+}
+
+impl Handler {
+    async fn start_task(
+        &self,
+        request: CallToolRequestParams,
+        asked: TaskAsked,
+        ctx: &RequestContext<RoleServer>,
+    ) -> Result<Value, ErrorData> {
+        let (session, run) = self.session(ctx)?;
+        let gateway = &self.shared.gateway;
+        // INVARIANT: counted first, as in `call_tool`.
+        let _pending = gateway.calls.token();
+        if gateway.stopping.is_cancelled() || session.ended.is_cancelled() {
+            return Err(stopping());
+        }
+        let key = idempotency_key(&ctx.meta)?;
+        let arguments = request.arguments.unwrap_or_default();
+        let new = NewTask { run, tool: &request.name, arguments, key, asked };
+        let task = self.shared.tasks.start(gateway, new)?;
+        let told = (Arc::clone(gateway), Arc::clone(session), Arc::clone(&task), ctx.peer.clone());
+        tokio::spawn(tell_of_task(told));
+        Ok(json!({ "task": task.to_json(&gateway.kernel) }))
+    }
+
+    async fn task(
+        &self,
+        id: &str,
+        ctx: &RequestContext<RoleServer>,
+    ) -> Result<Arc<Task>, ErrorData> {
+        let (_, run) = self.session(ctx)?;
+        self.shared.tasks.find(&self.shared.gateway, run, id).await
+    }
+
+    /// Waits for a task as a call waits for its outcome. Nobody's leaving ends the task.
+    async fn task_result(
+        &self,
+        id: &str,
+        ctx: &RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        let (session, _) = self.session(ctx)?;
+        let gateway = &self.shared.gateway;
+        let _pending = (gateway.calls.token(), session.pending());
+        if session.calls.len() > CALLS_MAX {
+            let text = format!("{CALLS_MAX} calls of this session are pending already");
+            return Err(ErrorData::new(UNAVAILABLE, text, None));
+        }
+        let task = self.task(id, ctx).await?;
+        let progress = Progress {
+            kernel: &gateway.kernel,
+            hold: task.hold(),
+            token: ctx.meta.get_progress_token(),
+            peer: &ctx.peer,
+        };
+        let over = |why: &'static str| Err(ErrorData::new(CALLED_OFF, why, None));
+        tokio::select! {
+            biased;
+            result = task.result() => result,
+            () = ctx.ct.cancelled() => over("the client waits no more; its task goes on"),
+            () = session.ended.cancelled() => over("the session ended; its task goes on"),
+            never = progress.report() => match never {},
+        }
+    }
+}
+
+/// Tells the client of a session what becomes of its task, as long as the session lasts.
+async fn tell_of_task(
+    (gateway, session, task, peer): (Arc<Gateway>, Arc<AgentRun>, Arc<Task>, Peer<RoleServer>),
+) {
+    let mut seen = task.seen();
+    loop {
+        tokio::select! {
+            () = session.over() => return,
+            more = task.changed(&mut seen) => if !more { return },
+        }
+        let status = task.to_json(&gateway.kernel);
+        let note = CustomNotification::new("notifications/tasks/status", Some(status));
+        let note = ServerNotification::CustomNotification(note);
+        if peer.send_notification(note).await.is_err() {
+            return;
+        }
+    }
 }
 
 fn idempotency_key(meta: &RequestMetaObject) -> Result<Option<IdempotencyKey>, ErrorData> {

@@ -12,6 +12,7 @@ mod pass;
 mod result;
 mod run;
 mod sessions;
+mod tasks;
 mod upstream;
 
 use std::pin::Pin;

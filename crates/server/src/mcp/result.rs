@@ -150,7 +150,7 @@ fn shrink(envelope: &mut Envelope) {
     envelope.results = Value::Object(kept);
 }
 
-fn size(value: &impl serde::Serialize) -> usize {
+pub(crate) fn size(value: &impl serde::Serialize) -> usize {
     serde_json::to_vec(value).map_or(0, |bytes| bytes.len())
 }
 

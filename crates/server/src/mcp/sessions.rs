@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::events::{NoEvents, SessionEvents};
-use super::handler::Shared;
+use super::handler::{Shared, as_read_here, with_tasks};
 use super::run::AgentRun;
 use crate::auth::Principal;
 
@@ -250,7 +250,14 @@ impl SessionManager for Sessions {
                 message.insert_extension(run);
             }
         }
-        session.manager.initialize_session(id, message).await
+        let answer = session.manager.initialize_session(id, message).await?;
+        Ok(match answer {
+            ServerJsonRpcMessage::Response(mut answer) => {
+                answer.result = with_tasks(answer.result);
+                ServerJsonRpcMessage::Response(answer)
+            }
+            other => other,
+        })
     }
 
     async fn has_session(&self, id: &SessionId) -> Result<bool, Self::Error> {
@@ -275,7 +282,7 @@ impl SessionManager for Sessions {
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
         let session = self.session(id)?;
-        Ok(boxed(session.manager.create_stream(id, message).await?))
+        Ok(boxed(session.manager.create_stream(id, as_read_here(message)).await?))
     }
 
     async fn accept_message(
