@@ -3,6 +3,8 @@
  * Same commands, options and output as client.py:
  *
  *   client.mjs list|info                 (--http URL --token T | --stdio CMD ARGS...)
+ *   client.mjs task NAME JSONARGS [--follow]  makes the call as a task, and leaves, or follows it
+ *   client.mjs task-get|task-result|task-cancel ID
  *   client.mjs call NAME JSONARGS [opts] (--http URL --token T | --stdio CMD ARGS...)
  *
  * opts: --timeout S, --cancel-after S (AbortSignal), --kill-after S, --progress, --reset-on-progress,
@@ -37,12 +39,13 @@ const o = { header: [], rest: [] };
 for (let i = 0; i < argv.length; i++) {
     const a = argv[i];
     if (!a.startsWith('--')) o.rest.push(a);
-    else if (['--progress', '--reset-on-progress', '--no-terminate'].includes(a)) o[a.slice(2)] = true;
+    else if (['--progress', '--reset-on-progress', '--no-terminate', '--follow'].includes(a)) o[a.slice(2)] = true;
     else if (a === '--header') o.header.push(argv[++i]);
     else o[a.slice(2)] = argv[++i];
 }
 const [command, name, raw] = o.rest;
-if (!['list', 'call', 'info'].includes(command) || !o.http === !stdio) {
+const commands = ['list', 'call', 'info', 'task', 'task-get', 'task-result', 'task-cancel'];
+if (!commands.includes(command) || !o.http === !stdio) {
     console.error('usage: client.mjs list|info|call NAME JSONARGS (--http URL --token T | --stdio CMD ARGS...)');
     process.exit(64);
 }
@@ -75,6 +78,24 @@ try {
             cursor = page.nextCursor;
         } while (cursor);
         out.tools = tools;
+    } else if (command === 'task') {
+        await client.listTools({}, options);
+        const call = { name, arguments: JSON.parse(raw) };
+        out.statuses = [];
+        const stream = client.experimental.tasks.callToolStream(call, CallToolResultSchema, { ...options, task: { ttl: 600000 } });
+        for await (const message of stream) {
+            if (message.type === 'taskCreated') out.task = message.task;
+            else if (message.type === 'taskStatus') out.statuses.push(message.task.status);
+            else if (message.type === 'result') Object.assign(out, message.result);
+            else throw message.error;
+            if (!o.follow) break;
+        }
+    } else if (command === 'task-get') {
+        Object.assign(out, await client.experimental.tasks.getTask(name, options));
+    } else if (command === 'task-cancel') {
+        Object.assign(out, await client.experimental.tasks.cancelTask(name, options));
+    } else if (command === 'task-result') {
+        Object.assign(out, await client.experimental.tasks.getTaskResult(name, CallToolResultSchema, options));
     } else {
         const text = raw === undefined ? '{}' : raw === '-' ? readFileSync(0, 'utf8') : raw.startsWith('@') ? readFileSync(raw.slice(1), 'utf8') : raw;
         const began = performance.now();

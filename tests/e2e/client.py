@@ -4,6 +4,7 @@
   client.py list                        (--http URL --token T | --stdio CMD ARGS...)
   client.py call NAME JSONARGS [opts]   (--http URL --token T | --stdio CMD ARGS...)
   client.py info                        (...)        negotiated version, server, session id
+  client.py task-get|task-result|task-cancel ID  (...)  (it takes no task as the answer to a call)
 
 --stdio takes the rest of the line, so it comes last. Options:
   --timeout S        per-request timeout of the client (default: the client's own, i.e. none)
@@ -24,6 +25,7 @@ Exit code 2: the client itself failed ({"clientError": ...}). Exit code 124: --k
 import argparse, contextlib, json, logging, os, sys, time
 
 import anyio
+import mcp_types as types
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -37,7 +39,8 @@ def parse(argv):
         i = argv.index("--stdio")
         argv, stdio = argv[:i], argv[i + 1:]
     p = argparse.ArgumentParser()
-    p.add_argument("command", choices=["list", "call", "info"])
+    p.add_argument("command", choices=[
+        "list", "call", "info", "task-get", "task-result", "task-cancel"])
     p.add_argument("rest", nargs="*")
     p.add_argument("--http")
     p.add_argument("--token")
@@ -59,6 +62,18 @@ def parse(argv):
 
 def dump(model):
     return model.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+async def task(a, session, out):
+    request, params, result = {
+        "task-get": (types.GetTaskRequest, types.GetTaskRequestParams, types.GetTaskResult),
+        "task-cancel":
+            (types.CancelTaskRequest, types.CancelTaskRequestParams, types.CancelTaskResult),
+        "task-result":
+            (types.GetTaskPayloadRequest, types.GetTaskPayloadRequestParams, types.CallToolResult),
+    }[a.command]
+    request = request(params=params(task_id=a.rest[0]))
+    out.update(dump(await session.send_request(request, result)))
 
 
 async def run(a, stdio, out):
@@ -92,6 +107,9 @@ async def run(a, stdio, out):
                 if not cursor:
                     break
             out["tools"] = tools
+            return
+        if a.command.startswith("task"):
+            await task(a, client.session, out)
             return
         name, raw = a.rest[0], (a.rest[1] if len(a.rest) > 1 else "{}")
         if raw == "-":

@@ -337,6 +337,51 @@ fn a_killed_gateway_is_taken_up_again_by_the_same_client() {
     }
 }
 
+#[test]
+fn a_task_outlives_its_client_and_the_gateway() {
+    for client in CLIENTS {
+        let world = World::new();
+        let gateway = world.start();
+        // The Python client looks after tasks, and takes none as the answer to a call.
+        let make = |gateway: &Gateway, path: &str| {
+            let args = json!({ "path": path }).to_string();
+            let args = ["task", "create_directory", &args];
+            finish(Client::TypeScript.over_http(gateway, &args))
+        };
+        let made = make(&gateway, "made");
+        let id = made["task"]["taskId"].as_str().unwrap_or_else(|| panic!("{client:?}: {made}"));
+        let hold = world.held("create_directory");
+        gateway.kill();
+
+        let gateway = world.start();
+        let held = finish(client.over_http(&gateway, &["task-get", id]));
+        assert_eq!(held["status"], "working", "{client:?}: {held}");
+        let result = client.over_http(&gateway, &["task-result", id]);
+        world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
+        let result = finish(result);
+        assert_eq!(result["structuredContent"]["status"], "success", "{client:?}: {result}");
+        assert!(world.root().join("made").is_dir());
+        check_receipt(&world, &result);
+
+        let other = make(&gateway, "b");
+        world.held("create_directory");
+        let id = other["task"]["taskId"].as_str().unwrap();
+        let cancelled = finish(client.over_http(&gateway, &["task-cancel", id]));
+        assert_eq!(cancelled["status"], "cancelled", "{client:?}: {cancelled}");
+        assert_eq!(world.json(&["approvals", "list"]), json!([]));
+    }
+    // The TypeScript client can follow a task by itself.
+    let world = World::new();
+    let gateway = world.start();
+    let args = ["task", "create_directory", r#"{"path": "made"}"#, "--follow"];
+    let followed = Client::TypeScript.over_http(&gateway, &args);
+    let hold = world.held("create_directory");
+    world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
+    let followed = finish(followed);
+    assert_eq!(followed["structuredContent"]["status"], "success", "{followed}");
+    check_receipt(&world, &followed);
+}
+
 /// The verifier that shares no code with this one.
 fn python_verifier(arguments: &[&str]) -> (Option<i32>, String) {
     let script = common::repository().join("examples/verify.py");
