@@ -106,6 +106,9 @@ const STATIC: &[&str] = &[
     "approvals/v2/quorum.ndjson",
     "holds/v2/quorum.ndjson",
     "journal/v2/holds.ndjson",
+    // And calls whose arguments an approver edited.
+    "approvals/v3/edits.ndjson",
+    "journal/v3/edits.ndjson",
     "holds/v1/edges.ndjson",
     "holds/v2/edges.ndjson",
     "hooks/v1/edges.ndjson",

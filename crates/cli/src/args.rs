@@ -129,6 +129,9 @@ pub(crate) enum Approvals {
     },
     /// Let a held call run, and with --session later ones like it
     Approve(Approve),
+    /// Show a held call with other arguments, and let it run so
+    #[command(after_help = EDIT)]
+    Edit(Edit),
     /// Refuse a held call
     Deny(Decide),
     /// Tell others that you are looking at a held call; it keeps nobody from deciding
@@ -151,6 +154,32 @@ pub(crate) enum Approvals {
     /// Say what a call would take: which rule holds it and why, who may decide, for how long
     #[command(after_help = EXPLAIN)]
     Explain(Explain),
+}
+
+const EDIT: &str = "\
+Shows the call as it is and as it would be, and asks. Nothing has changed before that. Where there
+is no terminal to ask at, look first, then confirm what was shown:
+  countersign approvals edit ID --args '{\"file\": \"b\"}'
+  countersign approvals edit ID --args '{\"file\": \"b\"}' --yes --fingerprint 1f2e3d4c
+
+Exit codes:
+  0  approved as edited, or counted where more approvals are needed
+  1  not confirmed, or somebody was first
+  2  it could not be done: bad arguments, a fingerprint that is another, a gateway that is not there";
+
+#[derive(Args)]
+pub(crate) struct Edit {
+    #[command(flatten)]
+    pub(crate) decide: Decide,
+    /// All arguments of the call, a JSON object in the place of the one that was given
+    #[arg(long, value_name = "JSON")]
+    pub(crate) args: String,
+    /// Do not ask; --fingerprint says what is approved
+    #[arg(long, requires = "fingerprint")]
+    pub(crate) yes: bool,
+    /// The fingerprint of the changed call as it was shown, or at least 8 digits of it
+    #[arg(long, value_name = "HEX", requires = "yes")]
+    pub(crate) fingerprint: Option<String>,
 }
 
 const EXPLAIN: &str = "\

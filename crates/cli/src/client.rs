@@ -15,14 +15,14 @@ use crate::explain;
 use crate::output::{Failure, Paint, say, say_json};
 use crate::state;
 
-struct Api {
+pub(crate) struct Api {
     client: Client,
     base: String,
     token: Zeroizing<String>,
 }
 
 impl Api {
-    fn new(loaded: &Loaded, remote: &Remote, role: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(loaded: &Loaded, remote: &Remote, role: &str) -> Result<Self, Failure> {
         let base = match &remote.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => own_gateway(loaded)?,
@@ -42,7 +42,7 @@ impl Api {
         Ok(Self { client, base, token })
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -109,7 +109,7 @@ fn refusal(status: StatusCode, value: &Value) -> Failure {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -203,6 +203,7 @@ pub(crate) fn approvals(global: &Global, command: &Approvals) -> Result<ExitCode
             });
             decide(global, &loaded, &args.decide, DecisionKind::Approve, grant)
         }
+        Approvals::Edit(args) => crate::edit::run(global, &loaded, args),
         Approvals::Deny(args) => decide(global, &loaded, args, DecisionKind::Deny, None),
         Approvals::Claim { id, minutes, remote } => {
             let body = json!({ "minutes": minutes });
@@ -264,7 +265,7 @@ fn decide(
 
 /// Says what was answered, for machines, and what to exit with when the answer is no: somebody
 /// was first, or the time was over. Any other refusal is a breakdown.
-fn refused(
+pub(crate) fn refused(
     global: &Global,
     status: StatusCode,
     answer: &Value,
@@ -371,7 +372,7 @@ fn tell_grant(grant: &Value) {
 }
 
 /// The one pending hold whose id begins like this; a whole id is taken as it is.
-async fn full_id(api: &Api, id: &str) -> Result<String, Failure> {
+pub(crate) async fn full_id(api: &Api, id: &str) -> Result<String, Failure> {
     if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(id.to_owned());
     }
@@ -402,7 +403,7 @@ fn one_of<'a>(
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
     serde_json::from_value(value)
         .map_err(|error| Failure::new(format!("the gateway's answer is not understood: {error}")))
 }
@@ -449,7 +450,7 @@ fn tell_hold(hold: &HeldAction, whole: bool) {
 }
 
 /// Whose approvals it takes, whose there are, and who is looking at it.
-fn tell_policy(hold: &HeldAction) {
+pub(crate) fn tell_policy(hold: &HeldAction) {
     let paint = Paint::stdout();
     if let Some(policy) = &hold.policy {
         let routes: Vec<_> = policy.routes(hold.escalated).map(in_words).collect();

@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod contract;
 mod doctor;
+mod edit;
 mod endpoint;
 mod executors;
 mod explain;

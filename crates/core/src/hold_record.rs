@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::ApprovalRequest;
+use crate::approval::{ApprovalEdit, ApprovalRequest};
 use crate::digest::Digest;
 use crate::hold::{Approver, Vote};
 use crate::id::{ApprovalRequestId, IdError, RecordId, RefId};
@@ -49,6 +49,13 @@ pub enum HoldRecord {
         /// How many steps of its policy's `escalate` have been taken.
         steps: u32,
     },
+    /// Somebody changed the arguments. What was answered before is about another call.
+    Edited {
+        /// The request.
+        request_id: ApprovalRequestId,
+        /// Who, and to which call.
+        edit: Box<ApprovalEdit>,
+    },
 }
 
 impl HoldRecord {
@@ -59,7 +66,8 @@ impl HoldRecord {
             Self::Voted { request_id, .. }
             | Self::Claimed { request_id, .. }
             | Self::Released { request_id, .. }
-            | Self::Escalated { request_id, .. } => request_id,
+            | Self::Escalated { request_id, .. }
+            | Self::Edited { request_id, .. } => request_id,
         }
     }
 
@@ -69,6 +77,7 @@ impl HoldRecord {
             Self::Claimed { .. } => ("claim", "approval_claimed"),
             Self::Released { .. } => ("release", "approval_released"),
             Self::Escalated { .. } => ("escalation", "approval_escalated"),
+            Self::Edited { .. } => ("edit", "approval_edited"),
         }
     }
 }
@@ -93,8 +102,13 @@ impl ApprovalRequest {
         let record_id = RecordId::new(format!("journal.record.approval.{id}.{part}.{digest}"))?;
         let effect = RefId::from(&self.approval_dispatch_effect_id);
         let related = vec![EntityRef::new(EntityKind::Effect, effect)];
+        let content_refs = match &record {
+            HoldRecord::Edited { edit, .. } => vec![edit.args_ref.clone()],
+            _ => Vec::new(),
+        };
         let event = ("approval", event_kind);
-        Ok(base.record(record_id, event, self.subject_ref(), related, record.into()))
+        let record = base.record(record_id, event, self.subject_ref(), related, record.into());
+        Ok(JournalRecord { content_refs, ..record })
     }
 
     /// Whether these answers release the call of this fingerprint, judged by the records alone:

@@ -184,7 +184,10 @@ fn tell_approval(record: &ApprovalRecord) -> (&'static str, String, Option<Strin
             ("Approval requested", detail, Some(request.agent_id.to_string()))
         }
         ApprovalRecord::DispatchIntent { .. } => ("Put to the approvers", String::new(), None),
-        ApprovalRecord::Responded { decision, .. } => match decision {
+        ApprovalRecord::Responded { decision, edit, .. } => match decision {
+            ApprovalDecision::Approved { actor_ref, reason, .. } if edit.is_some() => {
+                ("Approved as edited", quote(reason), Some(name(actor_ref)))
+            }
             ApprovalDecision::Approved { actor_ref, reason, .. } => {
                 ("Approved", quote(reason), Some(name(actor_ref)))
             }
@@ -238,6 +241,9 @@ fn tell_hold(step: &HoldRecord) -> (&'static str, String, Option<String>) {
             ("Claim released", String::new(), Some(by.display.clone()))
         }
         HoldRecord::Escalated { steps, .. } => ("Escalated", format!("step {steps}"), None),
+        HoldRecord::Edited { edit, .. } => {
+            ("Arguments edited", edit.redacted_args_summary.clone(), Some(edit.by.display.clone()))
+        }
     }
 }
 

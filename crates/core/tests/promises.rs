@@ -118,6 +118,7 @@ fn a_denial_keeps_person_and_reason_through_its_record() {
                 request_id: request.approval_request_id.clone(),
                 decision: denial.clone(),
                 votes: Vec::new(),
+                edit: None,
             },
         )
         .unwrap();

@@ -112,7 +112,7 @@ pub struct Claimed {
 }
 
 /// What had happened to a hold when the process ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Carried {
     /// The answers on record, the first one first. One whose person has been counted for the
     /// same call is left out.
@@ -121,6 +121,8 @@ pub struct Carried {
     pub claim: Option<Claimed>,
     /// How many steps of escalation had been taken.
     pub escalated: u32,
+    /// The last edit on record.
+    pub edit: Option<Edit>,
 }
 
 /// A hold at one moment. Clones share what was asked; what has happened since is beside it.
@@ -398,7 +400,11 @@ impl Held {
                 votes.push(vote);
             }
         }
-        self.changed(|since| {
+        let held = match carried.edit {
+            Some(edit) => self.with_edit(edit),
+            None => self,
+        };
+        held.changed(|since| {
             since.votes = votes;
             since.claim = carried.claim;
             since.escalated = carried.escalated;

@@ -284,6 +284,23 @@ fn tell(held: Held, change: Change) -> Step {
     (State::Pending(held), Some(Effect::Tell(change)))
 }
 
+impl Held {
+    /// Whether an approval of this person could count now, were they to look at the call as it
+    /// is.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub fn admits(&self, voter: &Voter) -> Result<(), Refusal> {
+        check_person(self, &voter.approver.id)?;
+        let Some(policy) = self.policy() else { return Ok(()) };
+        let mut asked = policy.routes(self.escalated()).flatten();
+        match asked.any(|factor| voter.groups.iter().any(|group| group == factor.group())) {
+            true => Ok(()),
+            false => Err(Refusal::NoGroup(voter.approver.id.clone())),
+        }
+    }
+}
+
 fn check_person(held: &Held, principal: &str) -> Result<(), Refusal> {
     if held.agent_id().as_str() == principal {
         return Err(Refusal::OwnRequest);

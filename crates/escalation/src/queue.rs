@@ -161,6 +161,27 @@ pub enum ResolveError {
     Closed,
 }
 
+impl ResolveError {
+    /// Why nothing counts any more about a hold that has ended so.
+    #[must_use]
+    pub fn ended(hold: Held, outcome: Arc<Outcome>) -> Self {
+        let resolved = Box::new(Resolved { hold, outcome });
+        match resolved.outcome.status {
+            HoldStatus::Expired => Self::Expired(resolved),
+            _ => Self::AlreadyResolved(resolved),
+        }
+    }
+}
+
+impl From<Refusal> for ResolveError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OwnRequest => Self::OwnRequest,
+            refusal => Self::Refused(refusal),
+        }
+    }
+}
+
 /// A hold that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
@@ -382,12 +403,7 @@ impl EscalationQueue {
         let own = match applied {
             Ok(Applied::Pending(held)) => return Ok(Acted::Pending(held)),
             Ok(Applied::Ending) => true,
-            Err(Unapplied::Illegal(Illegal::Refused(Refusal::OwnRequest))) => {
-                return Err(ResolveError::OwnRequest);
-            }
-            Err(Unapplied::Illegal(Illegal::Refused(refusal))) => {
-                return Err(ResolveError::Refused(refusal));
-            }
+            Err(Unapplied::Illegal(Illegal::Refused(refusal))) => return Err(refusal.into()),
             Err(Unapplied::Closed) => return Err(ResolveError::Closed),
             Err(Unapplied::Gone) => return Err(ResolveError::NotFound),
             Err(Unapplied::Illegal(Illegal::Pair { .. })) => false,
@@ -477,9 +493,6 @@ impl From<Ended> for Resolved {
 }
 
 fn too_late(ended: Ended) -> ResolveError {
-    let resolved = Box::new(Resolved::from(ended));
-    match resolved.outcome.status {
-        HoldStatus::Expired => ResolveError::Expired(resolved),
-        _ => ResolveError::AlreadyResolved(resolved),
-    }
+    let Resolved { hold, outcome } = Resolved::from(ended);
+    ResolveError::ended(hold, outcome)
 }

@@ -60,7 +60,7 @@ async fn answers_that_are_enough_are_decided_by_and_no_others_are() {
         let b = bench();
         // A claim that is over stands in nobody's way.
         let claim = Some(Claimed { by: person("eve"), at_millis: 0, until_millis: 1 });
-        reopened(&b, policy(&[("ops", 2)]), Carried { votes, claim, escalated: 0 });
+        reopened(&b, policy(&[("ops", 2)]), Carried { votes, claim, ..Carried::default() });
         let (hold, outcome) = b.queue.find(&id(1)).unwrap();
         assert_eq!(outcome.as_ref().map(|outcome| outcome.status), expected);
         if let Some(outcome) = outcome {
@@ -79,7 +79,7 @@ async fn steps_that_were_taken_are_not_taken_again_and_each_is_recorded_once() {
         .and_then(|policy| policy.escalating(90_000, factors(&[("ops", 1)])))
         .unwrap();
     let votes = vec![vote("ada", "asked")];
-    reopened(&b, policy, Carried { votes, claim: None, escalated: 1 });
+    reopened(&b, policy, Carried { votes, escalated: 1, ..Carried::default() });
     tick(29).await;
     assert_eq!(b.queue.pending()[0].escalated, 1);
     assert_eq!(*b.sink.changes.lock().unwrap(), []);

@@ -2,7 +2,7 @@
 //! the hold. And what was asked before a restart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use countersign_core::approval::{
@@ -10,7 +10,9 @@ use countersign_core::approval::{
     ApprovalTerminalStatus,
 };
 use countersign_core::digest::Digest;
-use countersign_core::hold::{Approver, Decision, DecisionKind, GrantTerms, HoldKind, HoldStatus};
+use countersign_core::hold::{
+    Approver, Decision, DecisionKind, GrantTerms, HoldKind, HoldRecord, HoldStatus,
+};
 use countersign_core::id::{AgentId, ApprovalRequestId, ToolCallId};
 use countersign_escalation::{
     Admission, Change, EscalationQueue, Held, HoldRequest, Outcome, RecordError, Recorder, Waiting,
@@ -18,15 +20,16 @@ use countersign_escalation::{
 use countersign_manifest::Manifest;
 use countersign_ports::entropy::{ordered_id, random_id};
 use countersign_ports::journal::Content;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::broker::{
     Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, Question,
     SettleError, stamp,
 };
 use crate::call::Shared;
+use crate::edit::{Edits, HeldCall};
 use crate::govern::{Denial, Kernel};
-use crate::points::Presentation;
+use crate::points::{HOOK_RULE, Presentation};
 use crate::policy::{Demand, Policy, Rule};
 use crate::records::{CallFacts, OwnKey, actor};
 use crate::render::Rendering;
@@ -39,6 +42,7 @@ pub(crate) struct Earlier {
     /// The key of that call: one under another key is another call.
     pub(crate) key: Option<OwnKey>,
     pub(crate) state: EarlierState,
+    pub(crate) edits: Arc<Edits>,
 }
 
 /// Where it stands.
@@ -59,11 +63,12 @@ pub(crate) struct BrokerRecorder(pub(crate) ApprovalBroker);
 #[async_trait]
 impl Recorder for BrokerRecorder {
     async fn record(&self, hold: &Held, outcome: &Outcome) -> Result<(), RecordError> {
+        let about = hold.fingerprint();
         let unanswered = |event| Answer::Unanswered(event, outcome.code.to_owned());
         let answer = match (&outcome.decision, outcome.status) {
             (Some((decision, approver)), _) => {
                 let mut decision =
-                    self.0.decision(hold.id(), decision, approver, outcome.at_millis);
+                    self.0.decision(hold.id(), decision, approver, (outcome.at_millis, about));
                 if let Ok(decided) = &mut decision {
                     stamp(decided, outcome.at_millis);
                 }
@@ -73,7 +78,7 @@ impl Recorder for BrokerRecorder {
             (None, HoldStatus::RecoveryRequired) => unanswered(ApprovalEvent::FoundLapsed),
             (None, _) => unanswered(ApprovalEvent::CallOff),
         };
-        let settled = self.0.settle_at(hold.id(), answer, made_by(hold)).await;
+        let settled = self.0.settle_at(hold.id(), answer, made_by(hold), about).await;
         match settled.map_err(failed)? {
             (_, Some(stop)) if outcome.status == HoldStatus::Approved => {
                 Err(RecordError::Overruled { code: stop.code, reason: stop.message })
@@ -83,8 +88,19 @@ impl Recorder for BrokerRecorder {
     }
 
     async fn record_change(&self, hold: &Held, change: &Change) -> Result<(), RecordError> {
+        if let Change::Edited(_) = change {
+            let edits = self.0.edits(hold.id());
+            let edited = edits.zip(hold.fingerprint()).and_then(|(edits, at)| edits.find(at));
+            let Some(edited) = edited else {
+                return Err(RecordError::Failed("what was edited is not known".to_owned()));
+            };
+            let (request_id, edit) = (hold.id().clone(), Box::new(edited.edit.clone()));
+            let record = HoldRecord::Edited { request_id, edit };
+            let contents = vec![edited.args.clone()];
+            return self.0.step(hold.id(), record, contents).await.map_err(failed);
+        }
         match crate::vote::record(hold, change) {
-            Some(record) => self.0.step(hold.id(), record).await.map_err(failed),
+            Some(record) => self.0.step(hold.id(), record, Vec::new()).await.map_err(failed),
             None => Ok(()),
         }
     }
@@ -100,13 +116,14 @@ fn failed(error: SettleError) -> RecordError {
 }
 
 impl ApprovalBroker {
-    /// A surface's decision in the contract's form.
+    /// A surface's decision in the contract's form: made at that time, in milliseconds since the
+    /// Unix epoch, about the call of that fingerprint.
     pub(crate) fn decision(
         &self,
         id: &ApprovalRequestId,
         decision: &Decision,
         approver: &Approver,
-        now: u64,
+        (now, about): (u64, Option<Digest>),
     ) -> Result<ApprovalDecision, SettleError> {
         let actor_ref =
             actor(approver).map_err(|error| SettleError::NotRecorded(error.to_string()))?;
@@ -126,7 +143,7 @@ impl ApprovalBroker {
                 decided_at_millis,
                 fingerprint,
                 rendering_digest,
-                grant: Some(Box::new(self.grant(id, terms, now)?)),
+                grant: Some(Box::new(self.grant(id, terms, (now, about))?)),
             },
             (DecisionKind::Deny, Some(_)) => {
                 return Err(SettleError::Grant("a denial covers nothing".to_owned()));
@@ -146,10 +163,10 @@ impl ApprovalBroker {
         &self,
         id: &ApprovalRequestId,
         terms: &GrantTerms,
-        now: u64,
+        (now, about): (u64, Option<Digest>),
     ) -> Result<ApprovalGrant, SettleError> {
         let (most, longest) = self
-            .coverable(id)
+            .coverable(id, about)
             .ok_or_else(|| SettleError::Grant("this call can be approved once only".to_owned()))?;
         let mut arguments = most.arguments.clone();
         for name in &terms.any_value_of {
@@ -178,11 +195,16 @@ struct Seat {
     queue: EscalationQueue,
     taken: Mutex<Option<(Admission, HoldRequest)>>,
     shared: Arc<Shared>,
+    call: HeldCall,
+    edits: Arc<OnceLock<Arc<Edits>>>,
 }
 
 #[async_trait]
 impl ApprovalDispatcher for Seat {
-    async fn dispatch(&self, _: Asked) -> Result<(), DispatchError> {
+    async fn dispatch(&self, asked: Asked) -> Result<(), DispatchError> {
+        let edits = asked.edits();
+        let _ = edits.call.set(self.call.clone());
+        let _ = self.edits.set(Arc::clone(edits));
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((place, hold)) = taken else {
             return Err(DispatchError::Failed("the place was used before".to_owned()));
@@ -277,10 +299,13 @@ pub(crate) fn argument_digests(arguments: &[(String, String)]) -> BTreeMap<Strin
 
 /// One call that needs a person.
 pub(crate) struct Need<'a> {
-    pub(crate) manifest: &'a Manifest,
+    pub(crate) manifest: &'a Arc<Manifest>,
     pub(crate) rendering: &'a Rendering,
     pub(crate) demand: &'a Demand,
     pub(crate) args: &'a Content,
+    /// As they were given.
+    pub(crate) given: &'a Map<String, Value>,
+    /// As they stand in the plan.
     pub(crate) arguments: &'a [(String, String)],
 }
 
@@ -296,7 +321,8 @@ impl Kernel {
         need: Need<'_>,
         shared: &Arc<Shared>,
     ) -> Result<Earlier, Box<Denial>> {
-        let Some(Earlier { request, key, state }) = self.take_earlier(facts, &need.demand.rule)
+        let Some(Earlier { request, key, state, edits }) =
+            self.take_earlier(facts, &need.demand.rule)
         else {
             return self.ask(facts, need, shared).await;
         };
@@ -306,7 +332,7 @@ impl Kernel {
         let id = request.approval_request_id.clone();
         facts.approval = Some(id.clone());
         if let EarlierState::Approved { .. } = state {
-            return Ok(Earlier { request, key, state });
+            return Ok(Earlier { request, key, state, edits });
         }
         let until = match self.queue().join(&id) {
             None => self.ended(&id)?,
@@ -319,7 +345,7 @@ impl Kernel {
                 Err(error) => return Err(stopping(&error.to_string())),
             },
         };
-        Ok(Earlier { request, key, state: EarlierState::Approved { until } })
+        Ok(Earlier { request, key, state: EarlierState::Approved { until }, edits })
     }
 
     /// Keeps an approval that nobody is there to use.
@@ -349,7 +375,7 @@ impl Kernel {
         need: Need<'_>,
         shared: &Arc<Shared>,
     ) -> Result<Earlier, Box<Denial>> {
-        let Need { manifest, rendering, demand, args, arguments } = need;
+        let Need { manifest, rendering, demand, args, given, arguments } = need;
         let Demand { rule, timeout, .. } = demand;
         let timeout = *timeout;
         let place = self
@@ -396,7 +422,22 @@ impl Kernel {
         let asked_for = Arc::new(request.clone());
         let question = Question { request, contents: vec![args.clone()], coverable, brake };
         let taken = Mutex::new(Some((place, hold)));
-        let seat = Seat { queue: self.queue().clone(), taken, shared: Arc::clone(shared) };
+        let seat = Seat {
+            queue: self.queue().clone(),
+            taken,
+            shared: Arc::clone(shared),
+            call: HeldCall {
+                manifest: Arc::clone(manifest),
+                facts: facts.clone(),
+                arguments: given.clone(),
+                rendering: rendering.clone(),
+                presentation,
+                asks: (rule.id == HOOK_RULE).then(|| rule.clone()),
+                policy: demand.policy.clone(),
+                asked_at: now,
+            },
+            edits: Arc::default(),
+        };
         let asked = self.broker().asked(question, facts.key.as_ref(), Some(&seat)).await;
         let id = facts.approval.clone();
         let found = id.and_then(|id| seat.queue.find(&id)).and_then(|(_, outcome)| outcome);
@@ -411,8 +452,9 @@ impl Kernel {
                     Some(found) => self.valid_until(found),
                     None => self.now(),
                 };
+                let edits = seat.edits.get().cloned().unwrap_or_default();
                 let (request, key) = (asked_for, facts.key.clone());
-                Ok(Earlier { request, key, state: EarlierState::Approved { until } })
+                Ok(Earlier { request, key, state: EarlierState::Approved { until }, edits })
             }
             Err(AskError::Stopping) => Err(stopping(&AskError::Stopping.to_string())),
             // The hold is denied when its outcome cannot be recorded.

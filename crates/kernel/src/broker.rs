@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use countersign_core::approval::{
-    ApprovalDecision, ApprovalEvent, ApprovalGrant, ApprovalLifecycleStatus, ApprovalOutcome,
-    ApprovalRecord, ApprovalRequest, ApprovalRequestError, ApprovalTerminalStatus, DecisionRefused,
-    GrantCall,
+    ApprovalDecision, ApprovalEdit, ApprovalEvent, ApprovalGrant, ApprovalLifecycleStatus,
+    ApprovalOutcome, ApprovalRecord, ApprovalRequest, ApprovalRequestError, ApprovalTerminalStatus,
+    DecisionRefused, GrantCall,
 };
+use countersign_core::digest::Digest;
 use countersign_core::effect::EffectTerminalStatus;
 use countersign_core::hold::{HoldRecord, Vote};
 use countersign_core::hook::{HookPoint, HookView};
@@ -20,8 +21,9 @@ use countersign_core::id::{ApprovalRequestId, RuntimePackageFingerprint};
 use countersign_core::refs::SourceRef;
 use countersign_ports::clock::Clock;
 use countersign_ports::journal::{AppendError, Batch, Content, Journal};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::edit::{EditedCall, Edits};
 use crate::hooks::{Brake, HookCoordinator, HookMoment, HookStop, Observed};
 use crate::records::{
     BuildError, Ending, OwnKey, approval_base, approval_closing, approval_opening,
@@ -52,6 +54,7 @@ pub trait ApprovalDispatcher: Send + Sync {
 pub struct Asked {
     broker: ApprovalBroker,
     request: Arc<ApprovalRequest>,
+    edits: Arc<Edits>,
 }
 
 impl Asked {
@@ -59,6 +62,10 @@ impl Asked {
     #[must_use]
     pub fn request(&self) -> &ApprovalRequest {
         &self.request
+    }
+
+    pub(crate) fn edits(&self) -> &Arc<Edits> {
+        &self.edits
     }
 
     /// Records an answer, given now. Returns when it is durable.
@@ -168,8 +175,30 @@ struct Open {
     request: Arc<ApprovalRequest>,
     coverable: Option<ApprovalGrant>,
     brake: Brake,
+    edits: Arc<Edits>,
     /// Held while an ending is being written, so that there is one.
     state: tokio::sync::Mutex<State>,
+}
+
+impl Open {
+    /// What the call of this fingerprint was edited to be; `None` when it is the one that was
+    /// asked.
+    fn edited(&self, about: Option<Digest>) -> Result<Option<Arc<EditedCall>>, SettleError> {
+        match about.filter(|about| self.request.fingerprint != Some(*about)) {
+            None => Ok(None),
+            Some(about) => match self.edits.find(about) {
+                Some(edited) => Ok(Some(edited)),
+                None => Err(SettleError::NotRecorded("what was edited is not known".to_owned())),
+            },
+        }
+    }
+
+    fn coverable(&self, about: Option<Digest>) -> Option<ApprovalGrant> {
+        match self.edited(about).ok()? {
+            None => self.coverable.clone(),
+            Some(edited) => edited.coverable.clone(),
+        }
+    }
 }
 
 struct State {
@@ -287,7 +316,11 @@ impl ApprovalBroker {
             return self.end(&id, missing).await;
         };
         self.dispatched(&id).await;
-        let asked = Asked { broker: self.clone(), request: Arc::clone(&open.request) };
+        let asked = Asked {
+            broker: self.clone(),
+            request: Arc::clone(&open.request),
+            edits: Arc::clone(&open.edits),
+        };
         let left = open.request.expires_at_millis().saturating_sub(self.now());
         let deadline = async {
             match dispatcher.keeps_deadline() {
@@ -334,7 +367,7 @@ impl ApprovalBroker {
         answer: Answer,
     ) -> Result<ApprovalOutcome, AskError> {
         let open = self.find(id);
-        match self.settle_at(id, answer, Vec::new()).await {
+        match self.settle_at(id, answer, Vec::new(), None).await {
             Ok((outcome, _)) => Ok(outcome),
             // Somebody was faster; theirs is the ending.
             Err(SettleError::Ended(_) | SettleError::Unknown(_)) => {
@@ -370,7 +403,8 @@ impl ApprovalBroker {
         let id = request.approval_request_id.clone();
         let status = ApprovalLifecycleStatus::DispatchIntentRecorded;
         let state = tokio::sync::Mutex::new(State { status, outcome: None, overruled_by: None });
-        let open = Arc::new(Open { request, coverable, brake, state });
+        let edits = Arc::default();
+        let open = Arc::new(Open { request, coverable, brake, edits, state });
         lock(&self.0.open).insert(id, Arc::clone(&open));
         open
     }
@@ -395,6 +429,7 @@ impl ApprovalBroker {
         &self,
         id: &ApprovalRequestId,
         record: HoldRecord,
+        contents: Vec<Content>,
     ) -> Result<(), SettleError> {
         let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
         // INVARIANT: in the journal it stands before the ending or not at all.
@@ -406,9 +441,14 @@ impl ApprovalBroker {
             |error: &dyn std::fmt::Display| SettleError::NotRecorded(error.to_string());
         let draft = approval_step(&open.request, record, &self.0.package, self.now())
             .map_err(|error| not_recorded(&error))?;
-        let batch = Batch { drafts: vec![draft], contents: Vec::new() };
+        let batch = Batch { drafts: vec![draft], contents };
         self.0.journal.append(batch).await.map_err(|error| not_recorded(&error))?;
         Ok(())
+    }
+
+    /// What becomes of the arguments of an open question's call.
+    pub(crate) fn edits(&self, id: &ApprovalRequestId) -> Option<Arc<Edits>> {
+        Some(Arc::clone(&self.find(id)?.edits))
     }
 
     /// Whether an answer to this open question would count, without recording anything.
@@ -420,19 +460,35 @@ impl ApprovalBroker {
         id: &ApprovalRequestId,
         decision: &ApprovalDecision,
     ) -> Result<(), SettleError> {
+        self.check_about(id, decision, None)
+    }
+
+    /// As [`check`](Self::check), of an answer about the call of this fingerprint.
+    pub(crate) fn check_about(
+        &self,
+        id: &ApprovalRequestId,
+        decision: &ApprovalDecision,
+        about: Option<Digest>,
+    ) -> Result<(), SettleError> {
         let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
         open.request.admits(decision)?;
         match granted(decision) {
-            Some((grant, _)) => within(&grant, open.coverable.as_ref()).map_err(SettleError::Grant),
+            Some((grant, _)) => {
+                within(&grant, open.coverable(about).as_ref()).map_err(SettleError::Grant)
+            }
             None => Ok(()),
         }
     }
 
-    /// What an approval of this open question could cover at most, and for how many
-    /// milliseconds; `None` when it can cover this call only.
-    pub(crate) fn coverable(&self, id: &ApprovalRequestId) -> Option<(ApprovalGrant, u64)> {
+    /// What an approval of this open question could cover at most, about the call of this
+    /// fingerprint, and for how many milliseconds; `None` when it can cover this call only.
+    pub(crate) fn coverable(
+        &self,
+        id: &ApprovalRequestId,
+        about: Option<Digest>,
+    ) -> Option<(ApprovalGrant, u64)> {
         let open = self.find(id)?;
-        let most = open.coverable.clone()?;
+        let most = open.coverable(about)?;
         let longest = most.expires_at_millis.saturating_sub(open.request.created_at_millis);
         Some((most, longest))
     }
@@ -454,21 +510,24 @@ impl ApprovalBroker {
         if let Answer::Decided(decision) = &mut answer {
             stamp(decision, self.now());
         }
-        self.settle_at(id, answer, Vec::new()).await.map(|(outcome, _)| outcome)
+        self.settle_at(id, answer, Vec::new(), None).await.map(|(outcome, _)| outcome)
     }
 
     /// As [`settle`](Self::settle), with the time of a decision as it stands in the answer, with
-    /// the answers that made it, and with the hook that took an approval back.
+    /// the answers that made it, the fingerprint of the call it is about if an approver may have
+    /// changed that, and the hook that took an approval back.
     pub(crate) async fn settle_at(
         &self,
         id: &ApprovalRequestId,
         answer: Answer,
         votes: Vec<Vote>,
+        about: Option<Digest>,
     ) -> Result<(ApprovalOutcome, Option<HookStop>), SettleError> {
         // INVARIANT: whoever settles may go away at any time, as a dispatcher does at the
         // deadline; the record and what it means stay together.
         let (broker, id) = (self.clone(), id.clone());
-        let settled = tokio::spawn(async move { broker.settled(&id, answer, votes).await }).await;
+        let settled =
+            tokio::spawn(async move { broker.settled(&id, answer, votes, about).await }).await;
         settled.unwrap_or_else(|error| Err(SettleError::NotRecorded(error.to_string())))
     }
 
@@ -477,14 +536,17 @@ impl ApprovalBroker {
         id: &ApprovalRequestId,
         answer: Answer,
         votes: Vec<Vote>,
+        about: Option<Digest>,
     ) -> Result<(ApprovalOutcome, Option<HookStop>), SettleError> {
         let open = self.find(id).ok_or_else(|| SettleError::Unknown(id.clone()))?;
         let mut state = open.state.lock().await;
         let (request, now) = (&*open.request, self.now());
-        let ending = ending(request, answer, votes, now)?;
+        let edited = open.edited(about)?;
+        let edit = edited.as_ref().map(|edited| edited.edit.clone());
+        let ending = ending(request, answer, (votes, edit), now)?;
         let granted = ending.outcome.decision.as_ref().and_then(granted);
         if let Some((grant, _)) = &granted {
-            within(grant, open.coverable.as_ref()).map_err(SettleError::Grant)?;
+            within(grant, open.coverable(about).as_ref()).map_err(SettleError::Grant)?;
         }
         let status =
             state.status.step(ending.event).map_err(|_| SettleError::Ended(state.status))?;
@@ -496,6 +558,9 @@ impl ApprovalBroker {
         self.0.journal.append(batch).await.map_err(|error| not_recorded(&error))?;
         state.status = status;
         let mut outcome = ending.outcome;
+        if let (Some(edited), Some(_)) = (&edited, &outcome.decision) {
+            open.edits.decide(Arc::clone(edited));
+        }
         match self.after_decision(&open, &outcome).await {
             Err(stop) if outcome.releases_tool() => {
                 self.taken_back(&open, &stop).await;
@@ -542,13 +607,22 @@ impl ApprovalBroker {
             "{}: {} ({})",
             request.canonical_tool_name, outcome.status, outcome.reason_code
         ));
+        let edit = open.edits.decided().map(|edited| &edited.edit);
+        let (args, summary) = match edit {
+            None => (&request.requested_args_ref, &request.redacted_args_summary),
+            Some(edit) => (&edit.args_ref, &edit.redacted_args_summary),
+        };
         view.subject_refs = vec![request.subject_ref()];
-        view.content_refs = vec![request.requested_args_ref.clone()];
-        view.content = Some(json!({
+        view.content_refs = vec![args.clone()];
+        let mut content = json!({
             "tool": request.canonical_tool_name,
-            "summary": request.redacted_args_summary,
+            "summary": summary,
             "outcome": outcome,
-        }));
+        });
+        if let (Some(edit), Value::Object(fields)) = (edit, &mut content) {
+            fields.insert("edit".to_owned(), json!(edit));
+        }
+        view.content = Some(content);
         let moment = Arc::new(HookMoment {
             point,
             base: approval_base(request, &self.0.package, self.now()),
@@ -638,11 +712,13 @@ impl ApprovalBroker {
         &self,
         request: &Arc<ApprovalRequest>,
         decision: ApprovalDecision,
+        edits: Arc<Edits>,
     ) -> bool {
         let Ok(outcome) = ApprovalOutcome::decided(request, decision) else { return false };
         let (status, brake) = (outcome.status.into(), Brake::default());
         let state = tokio::sync::Mutex::new(State { status, outcome: None, overruled_by: None });
-        let open = Open { request: Arc::clone(request), coverable: None, brake, state };
+        let request = Arc::clone(request);
+        let open = Open { request, coverable: None, brake, edits, state };
         match self.after_decision(&open, &outcome).await {
             Ok(()) => true,
             Err(stop) => {
@@ -721,7 +797,7 @@ fn granted(decision: &ApprovalDecision) -> Option<(ApprovalGrant, SourceRef)> {
 fn ending(
     request: &ApprovalRequest,
     answer: Answer,
-    votes: Vec<Vote>,
+    (votes, edit): (Vec<Vote>, Option<ApprovalEdit>),
     now: u64,
 ) -> Result<Ending, SettleError> {
     let unanswered = |event, code: String| {
@@ -747,11 +823,15 @@ fn ending(
             }
         };
         let outcome = ApprovalOutcome::unanswered(request, status, code);
-        Ending { event, effect, outcome, votes: Vec::new() }
+        Ending { event, effect, outcome, votes: Vec::new(), edit: None }
     };
     let mut decision = match answer {
         Answer::Unanswered(event, code) => return Ok(unanswered(event, code)),
         Answer::Decided(decision) => decision,
+    };
+    let about = match &edit {
+        None => (request.fingerprint, request.rendering_digest),
+        Some(edit) => (Some(edit.fingerprint), Some(edit.rendering_digest)),
     };
     let at = match &mut decision {
         ApprovalDecision::Approved { decided_at_millis, fingerprint, rendering_digest, .. }
@@ -762,9 +842,8 @@ fn ending(
             ..
         }
         | ApprovalDecision::Denied { decided_at_millis, fingerprint, rendering_digest, .. } => {
-            // What was decided about is what was asked, whatever the answer says it is.
-            *fingerprint = request.fingerprint;
-            *rendering_digest = request.rendering_digest;
+            // What was decided about is what was shown, whatever the answer says it is.
+            (*fingerprint, *rendering_digest) = about;
             *decided_at_millis.get_or_insert(now)
         }
     };
@@ -778,10 +857,10 @@ fn ending(
     };
     let outcome = ApprovalOutcome::decided(request, decision)?;
     // Whoever settles: what does not show a quorum releases nothing.
-    if outcome.releases_tool() && !request.met_by(&votes, request.fingerprint, at) {
+    if outcome.releases_tool() && !request.met_by(&votes, about.0, at) {
         return Err(SettleError::NotEnough);
     }
-    Ok(Ending { event, effect: outcome.status.effect_status(), outcome, votes })
+    Ok(Ending { event, effect: outcome.status.effect_status(), outcome, votes, edit })
 }
 
 /// Whether a grant covers no more than it may: the call at hand, with arguments left open.

@@ -657,7 +657,13 @@ mod tests {
             output_file: None,
             output_truncated: None,
         };
-        Governed { call_id: Some(call.clone()), envelope, denial: None, receipt: None }
+        Governed {
+            call_id: Some(call.clone()),
+            envelope,
+            denial: None,
+            receipt: None,
+            edited: None,
+        }
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Kernel {
             },
             denial: Some(denial),
             receipt: None,
+            edited: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use countersign_audit::receipt::Receipt;
-use countersign_core::approval::GrantCall;
+use countersign_core::approval::{ApprovalEdit, GrantCall};
 use countersign_core::digest::Digest;
 use countersign_core::effect::EffectTerminalStatus;
 use countersign_core::hold::Approver;
@@ -146,6 +146,9 @@ pub struct Governed {
     /// The proof of the call's result, or of its refusal; of its intent when a hook keeps the
     /// result from the agent. Absent when it could not be recorded, or the journal does not sign.
     pub receipt: Option<Receipt>,
+    /// What an approver changed before it was approved: then another call was made than the one
+    /// that was sent.
+    pub edited: Option<Arc<ApprovalEdit>>,
 }
 
 impl Kernel {
@@ -609,13 +612,13 @@ impl Kernel {
         demand: Demand,
         shared: &Arc<Shared>,
     ) -> Option<Governed> {
-        let manifest = Arc::clone(&call.manifest);
-        let manifest = &*manifest;
+        let manifest = &Arc::clone(&call.manifest);
         let need = Need {
             manifest,
             rendering: &call.rendering,
             demand: &demand,
             args: &call.args,
+            given: &call.arguments,
             arguments: &call.planned.args,
         };
         match self.countersign(&mut call.facts, need, shared).await {
@@ -631,6 +634,16 @@ impl Kernel {
                 Some(self.refuse(&call.facts, call.rendering.command, denial).await)
             }
             Ok(approval) => {
+                if let Some(edited) = approval.edits.decided() {
+                    call = match self.approved_call(call, edited) {
+                        Ok(call) => call,
+                        Err(refused) => {
+                            let (call, denial) = *refused;
+                            let command = call.rendering.command;
+                            return Some(self.refuse(&call.facts, command, denial).await);
+                        }
+                    };
+                }
                 let heard = self.calls().heard_or_parked(shared, || self.park(approval));
                 if !heard {
                     return None;
@@ -788,7 +801,8 @@ impl Kernel {
                 None
             }
         };
-        Governed { call_id: Some(facts.call_id), envelope, denial: None, receipt }
+        let edited = facts.edit.clone();
+        Governed { call_id: Some(facts.call_id), envelope, denial: None, receipt, edited }
     }
 
     /// Records the refusal, if that is possible, and refuses in any case.
@@ -874,7 +888,7 @@ impl Governed {
     }
 
     fn of(self, facts: &CallFacts) -> Self {
-        self.named(&facts.call_id)
+        Self { edited: facts.edit.clone(), ..self.named(&facts.call_id) }
     }
 
     pub(crate) fn named(mut self, call: &ToolCallId) -> Self {

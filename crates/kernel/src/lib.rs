@@ -14,6 +14,7 @@
 mod approval;
 mod broker;
 mod call;
+mod edit;
 mod envelope;
 mod govern;
 mod hooks;
@@ -34,6 +35,7 @@ pub use broker::{
     Question, SettleError,
 };
 pub use call::{Call, CallOptions};
+pub use edit::{EditError, EditPreview};
 pub use govern::{Denial, Governed, Kernel, Parts};
 pub use hooks::{
     Accepted, Brake, Hook, HookCoordinator, HookDomain, HookMoment, HookStop, Observed, StopScope,

@@ -1,7 +1,7 @@
 //! What became of a call, from its records: for an agent that sends it again under its
 //! idempotency key after a restart, or only asks for it.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use countersign_core::approval::ApprovalRecord;
 use countersign_core::digest::Digest;
@@ -51,6 +51,11 @@ impl Kernel {
                 _ => {}
             }
         }
+        let edited = records.iter().find_map(|record| match &record.payload {
+            JournalPayload::Approval(ApprovalRecord::Responded { edit, .. }) => edit.as_deref(),
+            _ => None,
+        });
+        let edited = edited.cloned().map(Arc::new);
         let Some((record, step)) = ended else {
             let why = "the call may have run: its outcome is not known, and it is not run again";
             return self.known(tool, call, *Denial::new("outcome_unknown", why.to_owned()));
@@ -81,6 +86,7 @@ impl Kernel {
             },
             denial: None,
             receipt: None,
+            edited,
         }
         .named(call)
     }

@@ -75,7 +75,7 @@ impl<'a> ToolRequest<'a> {
         Self { kernel, manifest, call, staged: None, asks: None }
     }
 
-    fn patched(&self, patch: &Value) -> Result<PlannedCall, String> {
+    pub(crate) fn patched(&self, patch: &Value) -> Result<PlannedCall, String> {
         let mut arguments = Value::Object(self.call.arguments.clone());
         json_patch::merge(&mut arguments, patch);
         let Value::Object(arguments) = arguments else {
@@ -309,7 +309,7 @@ fn text(words: &str) -> String {
 
 impl Kernel {
     /// A passage of a point by a call.
-    fn passage(
+    pub(crate) fn passage(
         &self,
         point: HookPoint,
         facts: &CallFacts,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use countersign_core::approval::{
-    ApprovalDecisionKind, ApprovalEvent, ApprovalOutcome, ApprovalPart, ApprovalRecord,
-    ApprovalRequest, ApprovalTerminalStatus, DispatcherScope,
+    ApprovalDecisionKind, ApprovalEdit, ApprovalEvent, ApprovalOutcome, ApprovalPart,
+    ApprovalRecord, ApprovalRequest, ApprovalTerminalStatus, DispatcherScope,
 };
 use countersign_core::digest::Digest;
 use countersign_core::effect::{
@@ -184,9 +184,14 @@ pub(crate) struct CallFacts {
     pub(crate) session: RefId,
     pub(crate) brake: Brake,
     pub(crate) grant_use: Option<u64>,
+    /// The client's own name for the call, and the digest of what it was sent with.
     pub(crate) key: Option<OwnKey>,
     /// The MCP client that made the call.
     pub(crate) caller: Option<Arc<dyn McpCaller>>,
+    /// What an approver changed: the facts are those of the changed call then.
+    pub(crate) edit: Option<Arc<ApprovalEdit>>,
+    /// The arguments before that.
+    pub(crate) asked_args_summary: Option<String>,
 }
 
 impl CallFacts {
@@ -216,6 +221,8 @@ impl CallFacts {
             grant_use: None,
             key: None,
             caller: None,
+            edit: None,
+            asked_args_summary: None,
         })
     }
 
@@ -337,8 +344,11 @@ impl CallFacts {
             retention: RetentionClass::Durable,
             requested_args_refs: requested.clone(),
             redacted_args_summary: self.args_summary.clone(),
-            original_redacted_args_summary: None,
-            patched_redacted_args_summary: None,
+            original_redacted_args_summary: self.asked_args_summary.clone(),
+            patched_redacted_args_summary: self
+                .asked_args_summary
+                .as_ref()
+                .map(|_| self.args_summary.clone()),
             result_content_refs: Vec::new(),
             redacted_result_summary: None,
             original_redacted_result_summary: None,
@@ -494,6 +504,8 @@ pub(crate) struct Ending {
     pub(crate) outcome: ApprovalOutcome,
     /// The answers that made it, where the request names a policy.
     pub(crate) votes: Vec<Vote>,
+    /// What an approver had changed of the call.
+    pub(crate) edit: Option<ApprovalEdit>,
 }
 
 /// What the records of a request have in common.
@@ -558,7 +570,8 @@ pub(crate) fn approval_closing(
         Some(decision) => {
             let decision = decision.clone();
             let (request_id, votes) = (request_id.clone(), ending.votes.clone());
-            let answer = ApprovalRecord::Responded { request_id, decision, votes };
+            let edit = ending.edit.clone().map(Box::new);
+            let answer = ApprovalRecord::Responded { request_id, decision, votes, edit };
             (ApprovalPart::Responded, answer)
         }
         None => {

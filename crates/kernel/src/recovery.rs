@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use countersign_core::approval::{
-    ApprovalDecision, ApprovalEvent, ApprovalGrant, ApprovalRecord, ApprovalRequest,
+    ApprovalDecision, ApprovalEdit, ApprovalEvent, ApprovalGrant, ApprovalRecord, ApprovalRequest,
     ApprovalTerminalStatus,
 };
 use countersign_core::digest::Digest;
@@ -24,12 +24,13 @@ use serde_json::{Value, json};
 
 use crate::approval::{Earlier, EarlierState, context, coverable};
 use crate::broker::{Answer, Gate, GrantStatus};
+use crate::edit::{EditedCall, Edits, HeldCall};
 use crate::govern::{Kernel, is_outcome};
 use crate::hooks::Invocation;
-use crate::points::HOOK_RULE;
+use crate::points::{HOOK_RULE, PlannedCall};
 use crate::policy::{PolicyCall, Rule};
 use crate::records::{Base, BuildError, CallFacts, KEYED_REQUEST, OwnKey, encode, own_key};
-use crate::render::{Rendering, fingerprint};
+use crate::render::fingerprint;
 use crate::run::Run;
 
 /// Records read at once.
@@ -92,6 +93,15 @@ struct KeyedCall {
     call: ToolCallId,
 }
 
+/// An approval that was given and not used.
+#[derive(Debug)]
+struct Approved {
+    request: Arc<ApprovalRequest>,
+    at: u64,
+    /// What was approved in the place of what was asked, and by which record.
+    edit: Option<(u64, ApprovalEdit)>,
+}
+
 /// What the records so far leave open.
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
@@ -101,7 +111,9 @@ pub(crate) struct Fold {
     keys: HashMap<ApprovalRequestId, OwnKey>,
     /// What has happened to the holds of those.
     carried: HashMap<ApprovalRequestId, Carried>,
-    approved: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, u64)>,
+    approved: HashMap<ApprovalRequestId, Approved>,
+    /// What approvers changed of the calls of those that are asked, and by which records.
+    edits: HashMap<ApprovalRequestId, Vec<(u64, ApprovalEdit)>>,
     /// What was decided, for approvals and grants that may still release something.
     decided: HashMap<ApprovalRequestId, (Arc<ApprovalRequest>, ApprovalDecision)>,
     grants: BTreeMap<ApprovalRequestId, GrantStatus>,
@@ -142,7 +154,7 @@ impl Fold {
         self.records += 1;
         match &record.payload {
             JournalPayload::Approval(approval) => self.take_approval(approval, &record),
-            JournalPayload::Hold(step) => self.take_step(step),
+            JournalPayload::Hold(step) => self.take_step(step, record.journal_seq),
             JournalPayload::Tool(tool) => {
                 // The intent that refers to an approval uses it up, or uses its grant once.
                 let used = record.related_refs.iter();
@@ -224,8 +236,9 @@ impl Fold {
                 }
                 self.asked.insert(id, (Arc::new((**request).clone()), record.journal_seq));
             }
-            ApprovalRecord::Responded { request_id, decision, .. } => {
+            ApprovalRecord::Responded { request_id, decision, edit, .. } => {
                 self.carried.remove(request_id);
+                let edits = self.edits.remove(request_id).unwrap_or_default();
                 let Some((request, _)) = self.asked.remove(request_id) else { return };
                 let (decided_at, grant) = match decision {
                     ApprovalDecision::Approved { decided_at_millis, .. } => {
@@ -256,7 +269,15 @@ impl Fold {
                 let decided = (Arc::clone(&request), decision.clone());
                 self.decided.insert(request_id.clone(), decided);
                 let at = decided_at.unwrap_or(record.timestamp_millis);
-                self.approved.insert(request_id.clone(), (request, at));
+                let edit = match edit.as_deref() {
+                    None => None,
+                    Some(edit) => match edits.into_iter().rfind(|(_, made)| made == edit) {
+                        Some(made) => Some(made),
+                        // Without the arguments nobody can tell what was approved.
+                        None => return,
+                    },
+                };
+                self.approved.insert(request_id.clone(), Approved { request, at, edit });
             }
             // Also of what was approved before: it is taken back.
             ApprovalRecord::Denied { request_id, .. } => self.forget(request_id),
@@ -272,7 +293,7 @@ impl Fold {
     }
 
     /// What comes after the end of a hold changes nothing.
-    fn take_step(&mut self, step: &HoldRecord) {
+    fn take_step(&mut self, step: &HoldRecord, seq: u64) {
         let id = step.request_id();
         if !self.asked.contains_key(id) {
             return;
@@ -288,6 +309,9 @@ impl Fold {
                 carried.claim.take_if(|claim| claim.by.id == by.id);
             }
             HoldRecord::Escalated { steps, .. } => carried.escalated = *steps,
+            HoldRecord::Edited { edit, .. } => {
+                self.edits.entry(id.clone()).or_default().push((seq, (**edit).clone()));
+            }
         }
     }
 
@@ -295,12 +319,23 @@ impl Fold {
     async fn recheck(&mut self, kernel: &Kernel, now: u64, valid_for: u64) {
         let decided = std::mem::take(&mut self.decided);
         for (id, (request, decision)) in decided {
-            let usable =
-                self.approved.get(&id).is_some_and(|(_, at)| now < at.saturating_add(valid_for));
+            let approved = self.approved.get(&id);
+            let usable = approved.is_some_and(|given| now < given.at.saturating_add(valid_for));
             let covering = self.grants.get(&id).is_some_and(|status| {
                 status.uses < status.grant.max_uses && now < status.grant.expires_at_millis
             });
-            if (usable || covering) && !kernel.broker().recheck(&request, decision).await {
+            if !usable && !covering {
+                continue;
+            }
+            let edits = match approved.and_then(|given| given.edit.clone()) {
+                None => Some(Arc::default()),
+                Some(edit) => stored(kernel, edit).await.map(Edits::decided_as),
+            };
+            let stands = match edits {
+                None => false,
+                Some(edits) => kernel.broker().recheck(&request, decision, edits).await,
+            };
+            if !stands {
                 self.forget(&id);
             }
         }
@@ -313,6 +348,7 @@ impl Fold {
         self.approved.remove(id);
         self.grants.remove(id);
         self.decided.remove(id);
+        self.edits.remove(id);
     }
 }
 
@@ -334,10 +370,20 @@ pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, St
             kernel.broker().restore_grant(status);
         }
     }
-    for (request, at) in fold.approved.into_values() {
+    for Approved { request, at, edit } in fold.approved.into_values() {
         let until = at.saturating_add(valid_for);
+        if now >= until {
+            continue;
+        }
+        let edits = match edit {
+            None => Arc::default(),
+            Some(edit) => match stored(kernel, edit).await {
+                Some(edited) => Edits::decided_as(edited),
+                None => continue,
+            },
+        };
         let key = fold.keys.get(&request.approval_request_id).cloned();
-        if now < until && remember(kernel, &request, key, EarlierState::Approved { until }) {
+        if remember(kernel, &request, key, EarlierState::Approved { until }, edits) {
             found.unused_approvals += 1;
         }
     }
@@ -348,7 +394,8 @@ pub(crate) async fn recover(kernel: &Kernel, mut fold: Fold) -> Result<Found, St
         if now < request.expires_at_millis() {
             let id = &request.approval_request_id;
             let (carried, key) = (fold.carried.remove(id), fold.keys.remove(id));
-            reopen(kernel, &request, seq, key, carried.unwrap_or_default()).await?;
+            let edit = fold.edits.remove(id).and_then(|mut edits| edits.pop());
+            reopen(kernel, &request, seq, key, carried.unwrap_or_default(), edit).await?;
             found.reopened += 1;
         } else {
             lapse(kernel, &request).await?;
@@ -368,18 +415,26 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What an edit was about, from the journal.
+async fn stored(kernel: &Kernel, (seq, edit): (u64, ApprovalEdit)) -> Option<EditedCall> {
+    let digest = Digest::parse(edit.args_ref.as_str()).ok()?;
+    let args = kernel.journal().content(seq, digest).await.ok()??;
+    EditedCall::stored(edit, args)
+}
+
 fn remember(
     kernel: &Kernel,
     request: &Arc<ApprovalRequest>,
     key: Option<OwnKey>,
     state: EarlierState,
+    edits: Arc<Edits>,
 ) -> bool {
     let Some(fingerprint) = request.fingerprint else { return false };
     if let Some(key) = key.clone() {
         let id = request.approval_request_id.clone();
         kernel.calls().asked(request.agent_id.clone(), key, id);
     }
-    let earlier = Earlier { request: Arc::clone(request), key, state };
+    let earlier = Earlier { request: Arc::clone(request), key, state, edits };
     let mut all = kernel.earlier().lock().unwrap_or_else(PoisonError::into_inner);
     all.entry((request.agent_id.clone(), fingerprint)).or_default().push_back(earlier);
     true
@@ -390,15 +445,10 @@ async fn reopen(
     request: &Arc<ApprovalRequest>,
     seq: u64,
     key: Option<OwnKey>,
-    carried: Carried,
+    mut carried: Carried,
+    edit: Option<(u64, ApprovalEdit)>,
 ) -> Result<(), StartError> {
     let timeout = Duration::from_millis(request.timeout_ms);
-    let place = kernel.queue().readmit(request.agent_id.clone(), timeout).carrying(carried);
-    // As it was asked, whatever the rules are now.
-    let place = match &request.hold_policy {
-        Some(policy) => place.under(Arc::new((**policy).clone())),
-        None => place,
-    };
     let rule = request.policy_refs.first().and_then(|policy| policy.version.clone());
     let presentation = request.presentation.as_deref();
     let shown = shown(kernel, request, seq).await.unwrap_or_else(|| Shown {
@@ -413,10 +463,28 @@ async fn reopen(
         }),
         digest: None,
         coverable: None,
+        call: None,
     });
     kernel.broker().resume(Arc::clone(request), shown.coverable);
+    let edits = kernel.broker().edits(&request.approval_request_id).unwrap_or_default();
+    if let Some(call) = shown.call {
+        if let Some(edit) = edit
+            && let Some(edited) = stored(kernel, edit).await
+            && let Some((edited, edit)) = call.plan_again(kernel, edited)
+        {
+            edits.stage(edited);
+            carried.edit = Some(edit);
+        }
+        let _ = edits.call.set(call);
+    }
+    let place = kernel.queue().readmit(request.agent_id.clone(), timeout).carrying(carried);
+    // As it was asked, whatever the rules are now.
+    let place = match &request.hold_policy {
+        Some(policy) => place.under(Arc::new((**policy).clone())),
+        None => place,
+    };
     kernel.broker().dispatched(&request.approval_request_id).await;
-    remember(kernel, request, key, EarlierState::Waiting);
+    remember(kernel, request, key, EarlierState::Waiting, edits);
     let reason = match presentation {
         Some(presentation) => presentation.reason.clone(),
         None => rule.unwrap_or_else(|| "the policy asks for a person".to_owned()),
@@ -439,6 +507,7 @@ struct Shown {
     context: Value,
     digest: Option<Digest>,
     coverable: Option<ApprovalGrant>,
+    call: Option<HeldCall>,
 }
 
 /// The call as it was shown before, planned again from its stored arguments; `None` unless it
@@ -455,10 +524,13 @@ async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<S
     if request.fingerprint != Some(now) {
         return None;
     }
-    let rendering = Rendering::new(manifest, &planned);
     let run = Run::new(request.run_id.clone(), agent.clone(), request.session_id.clone());
     let tool = request.canonical_tool_name.clone();
     let facts = CallFacts::new(&run, request.tool_call_id.clone(), 0, tool).ok()?;
+    let facts =
+        CallFacts { turn_id: request.turn_id.clone(), source: request.source.clone(), ..facts };
+    let call = PlannedCall::new(kernel, manifest, facts, args, planned).ok()?;
+    let PlannedCall { facts, planned, rendering, arguments, .. } = call;
     let (policy, digest) = (kernel.policy(), kernel.policy_digest());
     let at = request.created_at_millis;
     let judged = PolicyCall { manifest, agent, arguments: &planned.args };
@@ -467,7 +539,7 @@ async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<S
         id: HOOK_RULE.into(),
         text: asked.version.clone().unwrap_or_default(),
     });
-    let demand = policy.demand(&judged, asked);
+    let demand = policy.demand(&judged, asked.clone());
     let coverable = coverable(policy, digest, &facts, manifest, &planned.args, at)
         .filter(|_| demand.is_some_and(|demand| demand.session_grants));
     let presentation = request.presentation.as_deref();
@@ -476,6 +548,16 @@ async fn shown(kernel: &Kernel, request: &ApprovalRequest, seq: u64) -> Option<S
         context: context(manifest, &rendering, &facts, presentation, coverable.as_ref()),
         digest: Some(rendering.shown_digest(presentation)),
         coverable,
+        call: Some(HeldCall {
+            manifest: Arc::clone(manifest),
+            facts,
+            arguments,
+            rendering,
+            presentation: presentation.cloned(),
+            asks: asked,
+            policy: request.hold_policy.as_deref().cloned().map(Arc::new),
+            asked_at: at,
+        }),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_core::digest::Digest;
-use countersign_core::hold::{Approver, Decision, HoldRecord, Vote};
+use countersign_core::hold::{Approver, Decision, DecisionKind, HoldRecord, Vote};
 use countersign_core::id::ApprovalRequestId;
 use countersign_escalation::{Change, Held, ResolveError, Resolved, Voted, Voter};
 
@@ -29,6 +29,7 @@ pub(crate) fn record(hold: &Held, change: &Change) -> Option<HoldRecord> {
         }
         Change::Unclaimed(by) => Some(HoldRecord::Released { request_id, by: by.clone() }),
         Change::Escalated(steps) => Some(HoldRecord::Escalated { request_id, steps: *steps }),
+        // It stands with the arguments that were given.
         Change::Edited(_) => None,
     }
 }
@@ -60,7 +61,8 @@ impl Kernel {
 
     /// Answers a held call. One denial ends it; an approval does when the call's policy is met
     /// with it. Returns once the answer is durable and, when it ended the hold, the call
-    /// released. With `seen`, it counts only while the call has that fingerprint.
+    /// released. With `seen`, it counts only while the call has that fingerprint. An approval
+    /// without it is of the call as it was asked, and does not count once that was edited.
     ///
     /// # Errors
     /// When it does not count: the hold is unchanged, or had ended before.
@@ -71,22 +73,40 @@ impl Kernel {
         decision: Decision,
         seen: Option<Digest>,
     ) -> Result<Voted, ResolveError> {
-        let approver = &voter.approver;
-        let checked = match self.broker().decision(id, &decision, approver, self.now()) {
-            Ok(decision) => self.broker().check(id, &decision),
+        let seen = match (seen, decision.decision) {
+            (None, DecisionKind::Approve) => {
+                let held = self.queue().find_held(id);
+                held.and_then(|(held, _)| held.asked_fingerprint())
+            }
+            (seen, _) => seen,
+        };
+        self.votable(id, &decision, &voter.approver, seen)?;
+        let voter = self.fitting(id, voter)?;
+        self.queue().vote(id, voter, decision, seen).await
+    }
+
+    /// An answer that can never be recorded must not end the hold.
+    pub(crate) fn votable(
+        &self,
+        id: &ApprovalRequestId,
+        decision: &Decision,
+        approver: &Approver,
+        about: Option<Digest>,
+    ) -> Result<(), ResolveError> {
+        let checked = match self.broker().decision(id, decision, approver, (self.now(), about)) {
+            Ok(decision) => self.broker().check_about(id, &decision, about),
             // Of a hold that has ended, the queue knows how.
             Err(SettleError::Grant(_)) if self.ended_hold(id) => Ok(()),
             Err(error) => Err(error),
         };
-        // An answer that can never be recorded must not end the hold.
-        if let Err(
-            error @ (SettleError::Refused(_) | SettleError::Grant(_) | SettleError::NotRecorded(_)),
-        ) = checked
-        {
-            return Err(ResolveError::NotAllowed(error.to_string()));
+        match checked {
+            Err(
+                error @ (SettleError::Refused(_)
+                | SettleError::Grant(_)
+                | SettleError::NotRecorded(_)),
+            ) => Err(ResolveError::NotAllowed(error.to_string())),
+            _ => Ok(()),
         }
-        let voter = self.fitting(id, voter)?;
-        self.queue().vote(id, voter, decision, seen).await
     }
 
     /// The voter with the groups that the call's policy speaks of: no others are anybody's

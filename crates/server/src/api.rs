@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use countersign_audit::receipt::Receipt;
+use countersign_core::approval::ApprovalEdit;
 use countersign_core::digest::Digest;
 use countersign_core::hold::{Approver, Decision, DecisionKind, GrantTerms, HeldAction, Surface};
 use countersign_core::id::{AgentId, ApprovalRequestId, IdempotencyKey, SessionId};
@@ -48,6 +49,7 @@ pub(crate) fn routes() -> Router<Arc<Gateway>> {
         .route("/calls", get(calls).post(make_call))
         .route("/calls/{id}", get(call))
         .merge(crate::approvals::routes())
+        .merge(crate::edits::routes())
         .merge(crate::grants::routes())
         .merge(crate::log::routes())
         .merge(crate::critics::routes())
@@ -89,6 +91,10 @@ pub(crate) struct HoldView {
     hold: HeldAction,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Value>,
+    /// As they were given, and what the tool accepts in their place; absent where they cannot be
+    /// changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    editable: Option<Value>,
 }
 
 impl HoldView {
@@ -104,7 +110,7 @@ impl HoldView {
                 "at": rfc3339(outcome.at_millis),
             })
         });
-        Self { hold, decision }
+        Self { hold, decision, editable: None }
     }
 }
 
@@ -122,8 +128,12 @@ async fn approval(
     Path(id): Path<String>,
 ) -> Answer<HoldView> {
     require(&gateway, &caller, READERS, "reading an approval").await?;
-    let (hold, outcome) = gateway.kernel.queue().find(&hold_id(&id)?).ok_or_else(not_found)?;
-    Ok(Json(HoldView::new(hold, outcome.as_deref())))
+    let id = hold_id(&id)?;
+    let (hold, outcome) = gateway.kernel.queue().find(&id).ok_or_else(not_found)?;
+    let editable = gateway.kernel.edit_arguments(&id).map(|(arguments, manifest)| {
+        json!({ "arguments": arguments, "schema": manifest.input_schema() })
+    });
+    Ok(Json(HoldView { editable, ..HoldView::new(hold, outcome.as_deref()) }))
 }
 
 #[derive(Default, Deserialize)]
@@ -137,6 +147,9 @@ struct Answering {
     grant: Option<GrantTerms>,
     /// The principal for whom the answer is given, by a delegation.
     on_behalf_of: Option<String>,
+    /// Other arguments to approve the call with; the fingerprint is then that of the changed
+    /// call.
+    arguments: Option<Map<String, Value>>,
 }
 
 async fn approve(
@@ -177,7 +190,10 @@ async fn decide(
     let id = hold_id(id)?;
     let queue = gateway.kernel.queue();
     let (hold, _) = queue.find(&id).ok_or_else(not_found)?;
-    if answering.fingerprint.is_some() && answering.fingerprint != hold.fingerprint {
+    if answering.arguments.is_none()
+        && answering.fingerprint.is_some()
+        && answering.fingerprint != hold.fingerprint
+    {
         let error = "the fingerprint is not that of the held call; look at the call again";
         return Err(Problem::new(StatusCode::CONFLICT, "fingerprint_mismatch", error)
             .with(json!({ "fingerprint": hold.fingerprint })));
@@ -185,13 +201,24 @@ async fn decide(
     let on_behalf_of = answering.on_behalf_of.as_deref();
     let voter = approvals::voter(gateway, approver, &caller.principal, on_behalf_of).await?;
     let decision = Decision { decision, reason, grant: answering.grant };
-    match gateway.kernel.vote(&id, voter, decision, answering.fingerprint).await {
-        Ok(Voted::Counted(held)) => Ok(Json(HoldView::new(held.to_action(), None))),
-        Ok(Voted::Ended(resolved)) => {
-            Ok(Json(HoldView::new(resolved.hold.to_action(), Some(&resolved.outcome))))
+    let seen = answering.fingerprint;
+    let voted = match (answering.arguments, decision.decision) {
+        (Some(arguments), DecisionKind::Approve) => {
+            crate::edits::approve(gateway, caller, (&id, voter, decision), arguments, seen).await?
         }
-        Err(error) => Err(unresolved(gateway, caller, error).await),
-    }
+        (Some(_), DecisionKind::Deny) => {
+            let error = "a denial takes no arguments";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request", error));
+        }
+        (None, _) => match gateway.kernel.vote(&id, voter, decision, seen).await {
+            Ok(voted) => voted,
+            Err(error) => return Err(unresolved(gateway, caller, error).await),
+        },
+    };
+    Ok(Json(match voted {
+        Voted::Counted(held) => HoldView::new(held.to_action(), None),
+        Voted::Ended(resolved) => HoldView::new(resolved.hold.to_action(), Some(&resolved.outcome)),
+    }))
 }
 
 /// The caller as somebody who may decide.
@@ -296,6 +323,9 @@ struct CallAnswer {
     is_error: bool,
     envelope: Envelope,
     receipt: Option<Receipt>,
+    /// What an approver changed of the call before it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited: Option<Arc<ApprovalEdit>>,
 }
 
 /// One governed call, as a run of its own. Hanging up calls it off, unless it is held: then it
@@ -352,8 +382,9 @@ async fn make_call(
         governed = made.outcome() => governed.map_err(|error| Problem::internal(&error))?,
         hold = still_pending => {
             let envelope = envelope(&call.tool, &hold);
-            let (call_id, receipt) = (None, None);
-            return Ok(Json(CallAnswer { call_id, is_error: false, envelope, receipt }));
+            let (call_id, receipt, edited) = (None, None, None);
+            let is_error = false;
+            return Ok(Json(CallAnswer { call_id, is_error, envelope, receipt, edited }));
         }
         () = gateway.give_up.cancelled() => {
             made.call_off();
@@ -367,6 +398,7 @@ async fn make_call(
         is_error: governed.envelope.status != EnvelopeStatus::Success,
         envelope: governed.envelope,
         receipt: governed.receipt,
+        edited: governed.edited,
     }))
 }
 
@@ -553,7 +585,12 @@ async fn call(
         })
     };
     // Content is filed under the record that brought it.
-    let first = records.iter().find(|record| !record.content_refs.is_empty());
+    let first = records.iter().filter(|record| !record.content_refs.is_empty());
+    // What was made, where it is not what was asked.
+    let first = first.min_by_key(|record| match &record.payload {
+        JournalPayload::Tool(tool) if tool.patched_redacted_args_summary.is_some() => 0,
+        _ => record.journal_seq,
+    });
     let arguments = match first {
         Some(record) => content(&gateway, record).await?,
         None => None,

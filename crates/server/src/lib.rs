@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod console;
 mod critics;
+mod edits;
 mod events;
 mod gate;
 mod gateway;

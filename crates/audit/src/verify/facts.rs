@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use countersign_core::approval::{
-    ApprovalDecision, ApprovalGrant, ApprovalLifecycleStatus, ApprovalRecord,
+    ApprovalDecision, ApprovalEdit, ApprovalGrant, ApprovalLifecycleStatus, ApprovalRecord,
 };
 use countersign_core::digest::Digest;
+use countersign_core::hold::HoldRecord;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -26,6 +27,8 @@ pub(super) struct Facts {
 pub(super) enum What {
     Tool(Box<Tool>),
     Approval(Box<ApprovalRecord>),
+    /// An approver changed the arguments of the call of this request.
+    Edited(String, Box<ApprovalEdit>),
     /// An effect outside a tool call is announced.
     Intent(String),
     /// It has ended.
@@ -188,6 +191,15 @@ impl What {
                 Self::Approval(Box::new(serde_json::from_str(line.payload.get())?))
             }
             "approval" => return Err(missing("record_type")),
+            "hold" if payload.record_type.as_deref() == Some("edited") => {
+                let line: ApprovalLine<'_> = countersign_core::json::read(bytes)?;
+                match serde_json::from_str(line.payload.get())? {
+                    HoldRecord::Edited { request_id, edit } => {
+                        Self::Edited(request_id.to_string(), edit)
+                    }
+                    _ => Self::Other,
+                }
+            }
             "effect_intent" => Self::Intent(owned(&payload.effect_id, "effect_id")?),
             "effect_result" => Self::Result(owned(&payload.effect_id, "effect_id")?),
             "hook" => Self::Hook {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::BuildHasher as _;
 
 use countersign_core::approval::{
-    ApprovalDecision, ApprovalGrant, ApprovalRecord, ApprovalRequest,
+    ApprovalDecision, ApprovalEdit, ApprovalGrant, ApprovalRecord, ApprovalRequest,
 };
 use countersign_core::digest::Digest;
 use countersign_core::hold::Vote;
@@ -33,6 +33,8 @@ struct Asked {
     used_by: Option<u64>,
     grant_uses: BTreeMap<u64, u64>,
     closed: bool,
+    /// What approvers made of the call before it was decided about.
+    edits: Vec<ApprovalEdit>,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,8 @@ struct Decision {
     seq: u64,
     actor: Option<String>,
     releases: bool,
+    /// The call that was decided about.
+    fingerprint: Option<Digest>,
     grant: Option<ApprovalGrant>,
 }
 
@@ -99,6 +103,14 @@ impl Meaning {
         match &facts.what {
             What::Tool(tool) => self.tool(facts, tool, &mut found),
             What::Approval(record) => self.approval(facts, record, &mut found),
+            What::Edited(id, edit) => {
+                // What comes after the decision changes nothing.
+                if let Some(asked) = self.asked.get_mut(id)
+                    && asked.decided.is_none()
+                {
+                    asked.edits.push((**edit).clone());
+                }
+            }
             What::Intent(effect) => {
                 if self.announce(facts.seq, effect, &mut found) {
                     self.open.insert(facts.seq, (self.key(effect), effect.clone()));
@@ -245,11 +257,11 @@ impl Meaning {
                     let detail = format!("approval `{id}` is of call `{of}`, not `{}`", tool.call);
                     found(Rule::ApprovalOfOtherCall, &[asked.seq], detail);
                 }
-                if asked.request.fingerprint != tool.fingerprint {
+                if decision.fingerprint != tool.fingerprint {
                     let detail = format!(
                         "the effect's fingerprint is {}, approved was {}",
                         told(tool.fingerprint),
-                        told(asked.request.fingerprint)
+                        told(decision.fingerprint)
                     );
                     found(Rule::FingerprintMismatch, &[asked.seq, decision.seq], detail);
                 }
@@ -316,6 +328,7 @@ impl Meaning {
                 used_by: None,
                 grant_uses: BTreeMap::new(),
                 closed: false,
+                edits: Vec::new(),
             };
             self.asked.insert(id.to_owned(), asked);
             return;
@@ -339,8 +352,8 @@ impl Meaning {
                 asked.dispatched = true;
                 self.announce(facts.seq, effect_intent.effect_id.as_str(), found);
             }
-            ApprovalRecord::Responded { decision, votes, .. } => {
-                decide(asked, facts, (decision, votes), found);
+            ApprovalRecord::Responded { decision, votes, edit, .. } => {
+                decide(asked, facts, (decision, votes, edit.as_deref()), found);
             }
             ApprovalRecord::Denied { .. } => {
                 if asked.decided.as_ref().is_some_and(|decision| decision.releases) {
@@ -350,6 +363,7 @@ impl Meaning {
                         seq: facts.seq,
                         actor: None,
                         releases: false,
+                        fingerprint: None,
                         grant: None,
                     });
                 }
@@ -403,10 +417,30 @@ fn decides(kind: SourceKind) -> bool {
     matches!(kind, SourceKind::User | SourceKind::Host | SourceKind::RemoteChannel)
 }
 
+/// Whether an edit that a decision names is of the call that was asked, and on record before.
+fn edited(asked: &Asked, edit: &ApprovalEdit, found: Found<'_>) {
+    let (request, seq) = (&asked.request, asked.seq);
+    let id = &request.approval_request_id;
+    if !asked.edits.contains(edit) {
+        let detail =
+            format!("approval `{id}` is of an edited call, and no edit of it is on record");
+        found(Rule::FingerprintMismatch, &[seq], detail);
+    }
+    for (edited, asked, rule) in [
+        (edit.asked_fingerprint, request.fingerprint, Rule::FingerprintMismatch),
+        (edit.asked_rendering_digest, request.rendering_digest, Rule::RenderingMismatch),
+    ] {
+        if edited != asked {
+            let detail = format!("edited was {}, asked was {}", told(edited), told(asked));
+            found(rule, &[seq], detail);
+        }
+    }
+}
+
 fn decide(
     asked: &mut Asked,
     facts: &Facts,
-    (decision, votes): (&ApprovalDecision, &[Vote]),
+    (decision, votes, edit): (&ApprovalDecision, &[Vote], Option<&ApprovalEdit>),
     found: Found<'_>,
 ) {
     let (request, seq) = (&asked.request, asked.seq);
@@ -450,19 +484,27 @@ fn decide(
         let detail = format!("approval `{id}` was decided at {at}, before it was asked for");
         found(Rule::DecisionLate, &[seq], detail);
     }
-    if said.releases && !request.met_by(votes, request.fingerprint, at) {
+    // What was put before the person: the call as it was asked, or as an approver edited it.
+    let shown = match edit {
+        None => (request.fingerprint, request.rendering_digest),
+        Some(edit) => (Some(edit.fingerprint), Some(edit.rendering_digest)),
+    };
+    if let Some(edit) = edit {
+        edited(asked, edit, found);
+    }
+    if said.releases && !request.met_by(votes, shown.0, at) {
         let detail = format!(
             "approval `{id}` was given on {} answers, which are not those it takes",
             votes.len()
         );
         found(Rule::QuorumNotMet, &[seq], detail);
     }
-    for (decided, asked, rule) in [
-        (said.fingerprint, request.fingerprint, Rule::FingerprintMismatch),
-        (said.rendering, request.rendering_digest, Rule::RenderingMismatch),
+    for (decided, shown, rule) in [
+        (said.fingerprint, shown.0, Rule::FingerprintMismatch),
+        (said.rendering, shown.1, Rule::RenderingMismatch),
     ] {
-        if decided != asked {
-            let detail = format!("decided about {}, asked was {}", told(decided), told(asked));
+        if decided != shown {
+            let detail = format!("decided about {}, asked was {}", told(decided), told(shown));
             found(rule, &[seq], detail);
         }
     }
@@ -470,6 +512,7 @@ fn decide(
         seq: facts.seq,
         actor: actor.map(|actor| actor.id.to_string()),
         releases: said.releases,
+        fingerprint: shown.0,
         grant: said.grant.cloned(),
     });
 }

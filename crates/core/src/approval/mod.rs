@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::effect::{EffectClass, EffectIntent, EffectResult, RiskClass};
-use crate::hold::{HoldPolicy, Vote};
+use crate::hold::{Approver, HoldPolicy, Vote};
 use crate::id::{
     AgentId, ApprovalRequestId, ContentRef, EffectId, HookId, RefId, RunId,
     RuntimePackageFingerprint, SessionId, ToolCallId, TurnId,
@@ -292,6 +292,28 @@ impl ApprovalDecision {
     }
 }
 
+/// Other arguments that an approver gave a held call, and what follows from them: both
+/// fingerprints, and the digests of both renderings. Countersign's addition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalEdit {
+    /// Who changed them.
+    pub by: Approver,
+    /// The call as it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_fingerprint: Option<Digest>,
+    /// The digest of what the approver was shown of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_rendering_digest: Option<Digest>,
+    /// The call with the changed arguments; an approval releases no other.
+    pub fingerprint: Digest,
+    /// The digest of what the approver was shown of that.
+    pub rendering_digest: Digest,
+    /// The changed arguments, by digest.
+    pub args_ref: ContentRef,
+    /// The changed arguments as the approver saw them, without secrets.
+    pub redacted_args_summary: String,
+}
+
 /// One step in the life of a request, as the journal holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record_type", content = "record", rename_all = "snake_case")]
@@ -327,6 +349,10 @@ pub enum ApprovalRecord {
         /// Their reasons stand in records of their own. Countersign's addition.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         votes: Vec<Vote>,
+        /// What an approver had changed of the call: the answer is about the changed one then.
+        /// Countersign's addition.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        edit: Option<Box<ApprovalEdit>>,
     },
     /// The call is denied though nobody answered so, or what was approved is taken back.
     Denied {

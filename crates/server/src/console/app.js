@@ -447,6 +447,130 @@ function presentation_block(shown) {
       h('p', { class: 'quiet' }, `Put so by the hook${hooks.length === 1 ? '' : 's'} `, h('span', { class: 'mono' }, untrusted(hooks.join(', '))), '. What runs is above.')));
 }
 
+/** What an approver changed of the call; what the agent had asked stands beside it. */
+function edited_block(edited) {
+  const args = Array.isArray(edited.asked_arguments) ? edited.asked_arguments : [];
+  return h('div', { class: 'note edited', 'data-edited': '' }, icon('warn'),
+    h('div', {},
+      h('p', {}, 'Edited by ', h('b', {}, untrusted(edited.by?.display || edited.by?.id || 'an approver')), '. The agent asked for:'),
+      h('p', { class: 'mono' }, untrusted(edited.asked_command)),
+      args.length > 0 && h('p', { class: 'quiet mono' }, args.map((a, i) => [i > 0 && ', ', untrusted(a.name), ' = ', untrusted(a.value)]))));
+}
+
+const factors_text = (factors) => (factors ?? []).map((f) => `${f.count} of ${f.group}`).join(' and ');
+
+/** Whose approvals a hold takes, whose there are, and who is looking at it. */
+function people_block(hold, claim_change) {
+  const policy = hold.policy;
+  const votes = hold.votes ?? [];
+  const counted = votes.filter((v) => v.decision === 'approve' && v.fingerprint === hold.fingerprint);
+  const steps = policy?.escalate ?? [];
+  const open = steps.slice(0, hold.escalated ?? 0);
+  const next = steps[hold.escalated ?? 0];
+  const next_at = next ? Date.parse(hold.created_at) + next.after_ms : null;
+  const needed = policy ? [policy.factors, ...open.map((s) => s.factors)].map(factors_text).join(', or ') : 'any approver';
+  const claim = hold.claim && Date.parse(hold.claim.until) > now_ms() ? hold.claim : null;
+  const mine = claim?.by?.id === me?.id;
+  const who = (v) => [untrusted(v.approver.display || v.approver.id), v.on_behalf_of ? [' for ', untrusted(v.on_behalf_of)] : null];
+  return [
+    fact('Approvals', h('span', { 'data-needed': '' }, 'Takes ', untrusted(needed)),
+      policy && h('span', { class: 'quiet' }, counted.length === 0 ? 'None yet' : `${plural(counted.length, 'approval')} so far`),
+      ...votes.map((v) => (counted.includes(v)
+        ? h('span', { class: 'vote', 'data-vote': v.approver.id }, icon('check'), h('span', {}, who(v)))
+        : h('span', { class: 'vote quiet' }, h('span', {}, who(v), ', before it was edited')))),
+      (policy?.exclude ?? []).length > 0 && h('span', { class: 'quiet' }, 'Not by ', untrusted(policy.exclude.join(', '))),
+      next && h('span', { class: 'quiet', 'data-escalates': '' }, 'From ', h('time', { datetime: new Date(next_at).toISOString() }, clock_near(next_at).replace(/^at /, '')), ' also ', untrusted(factors_text(next.factors)))),
+    fact('Looking at it',
+      claim
+        ? h('span', { 'data-claim': claim.by.id }, mine ? h('b', {}, 'You') : h('b', {}, untrusted(claim.by.display || claim.by.id)), ` until ${clock_near(Date.parse(claim.until)).replace(/^at /, '')}`)
+        : h('span', { class: 'quiet' }, 'Nobody has said so'),
+      can_decide() && (!claim || mine) && h('button', {
+        class: 'more', type: 'button', 'data-action': mine ? 'release' : 'claim', onclick: () => claim_change(mine ? 'release' : 'claim'),
+      }, mine ? 'I am done' : 'I am looking at it')),
+  ];
+}
+
+/** One box for each argument: text where the tool takes text, JSON where it takes more. */
+function edit_form(editable) {
+  const given = editable.arguments ?? {};
+  const schema = editable.schema ?? {};
+  const properties = schema.properties ?? {};
+  const required = new Set(schema.required ?? []);
+  const names = [...new Set([...Object.keys(properties), ...Object.keys(given)])];
+  const ascii = (v) => JSON.stringify(v).replace(/[^\x20-\x7e\p{L}\p{N}\p{P}\p{S}]/gu, (c) => [...Array(c.length).keys()].map((i) => `\\u${c.charCodeAt(i).toString(16).padStart(4, '0')}`).join(''));
+  const rows = names.map((name, i) => {
+    const value = given[name];
+    const type = properties[name]?.type;
+    const present = Object.hasOwn(given, name);
+    const plain = present ? typeof value === 'string' && escapes_count(value) === 0 : type === undefined || type === 'string';
+    const text = !present ? '' : plain ? value : ascii(value);
+    const box = h('textarea', {
+      class: 'field', name: `arg-${name}`, id: `edit-${i}`, rows: Math.min(8, text.split('\n').length), spellcheck: 'false', autocomplete: 'off', autocapitalize: 'off',
+      'data-arg': name, disabled: !present, 'aria-describedby': `edit-problem-${i}`,
+    });
+    box.value = text;
+    const problem = h('p', { class: 'arg-problem', id: `edit-problem-${i}`, role: 'alert', hidden: true });
+    const include = h('input', { type: 'checkbox', checked: present, 'data-include': name, 'aria-label': `Give ${name}`, onchange: () => { box.disabled = !include.checked; if (include.checked) box.focus(); } });
+    const el = h('div', { class: 'edit-row' },
+      h('div', { class: 'edit-name' },
+        h('label', { for: `edit-${i}`, class: 'mono' }, untrusted(name)),
+        h('span', { class: 'quiet' }, plain ? type ?? 'text' : 'as JSON'),
+        !required.has(name) && h('label', { class: 'quiet include' }, include, 'given')),
+      box, problem);
+    const read = () => {
+      if (!required.has(name) && !include.checked) return undefined;
+      return plain ? box.value : JSON.parse(box.value);
+    };
+    return { name, el, box, problem, read };
+  });
+  const complain = (row, text) => {
+    row.problem.hidden = !text;
+    row.problem.replaceChildren(text ? untrusted(text) : '');
+    if (text) row.box.setAttribute('aria-invalid', 'true'); else row.box.removeAttribute('aria-invalid');
+  };
+  return {
+    el: h('div', { class: 'edit-form' }, rows.map((r) => r.el), rows.length === 0 && h('p', { class: 'quiet' }, 'This tool takes no arguments.')),
+    /** The arguments as they stand in the boxes, or null when one of them is no JSON. */
+    read() {
+      const out = {};
+      let bad = null;
+      for (const row of rows) {
+        complain(row, '');
+        try {
+          const v = row.read();
+          if (v !== undefined) out[row.name] = v;
+        } catch { complain(row, 'This is no JSON.'); bad ??= row; }
+      }
+      bad?.box.focus();
+      return bad ? null : out;
+    },
+    /** Puts each problem under its box; gives back those that have none. */
+    problems(list) {
+      const rest = [];
+      let first = null;
+      for (const p of list) {
+        const row = rows.find((r) => r.name === p.arg);
+        if (row) { complain(row, sentence(p.message)); first ??= row; } else rest.push(p);
+      }
+      first?.box.focus();
+      return rest;
+    },
+  };
+}
+
+/** The call as it is and as it would be. */
+function diff_block(before, after) {
+  const old = new Map((before.arguments ?? []).map((a) => [a.name, a.value]));
+  const now = new Map((after.arguments ?? []).map((a) => [a.name, a.value]));
+  const line = (sign, label, value) => h('div', { class: 'diff-line', 'data-sign': sign === '+' ? 'new' : 'old' },
+    h('span', { class: 'sign', 'aria-hidden': 'true' }, sign), h('span', { class: 'vh' }, sign === '+' ? 'becomes ' : 'was '),
+    h('span', {}, label ? [untrusted(label), ' = '] : null, untrusted(value)));
+  const names = [...new Set([...old.keys(), ...now.keys()])].filter((n) => old.get(n) !== now.get(n));
+  return h('div', { class: 'diff', 'data-diff': '' },
+    line('−', null, before.command), line('+', null, after.command),
+    names.map((n) => [old.has(n) && line('−', n, old.get(n)), now.has(n) && line('+', n, now.get(n))]));
+}
+
 /** A card lives as long as what it shows is what was asked: another fingerprint is another card. */
 function card_build(hold) {
   const snap = hold.context_snapshot ?? {};
@@ -463,6 +587,7 @@ function card_build(hold) {
   const left = h('span', { class: 'left' });
   const foot = h('div', { class: 'card-foot' });
   const title_id = `hold-${hold.id}`;
+  const people = h('div', { class: 'people' });
   const card = h('article', {
     class: 'card', tabindex: '-1', 'aria-labelledby': title_id,
     'data-hold-id': hold.id, 'data-fingerprint': hold.fingerprint, 'data-tool': snap.tool, 'data-call-id': snap.call_id,
@@ -478,6 +603,7 @@ function card_build(hold) {
     h('div', { class: 'what' },
       command_block(snap.command || hold.summary, 'command'),
       snap.presentation && presentation_block(snap.presentation),
+      snap.edited && edited_block(snap.edited),
       hidden_characters > 0 && h('p', { class: 'note' }, icon('warn'),
         h('span', {}, `Contains ${plural(hidden_characters, 'invisible or misleading character')}, shown as `, h('span', { class: 'esc' }, '\\u{…}'), '.')),
       args.length > 0 && h('div', {}, h('h3', {}, args.length === 1 ? 'Argument' : 'Arguments'), args_table(args, args.length > 10 ? 8 : 10))),
@@ -486,7 +612,8 @@ function card_build(hold) {
       snap.tool_description && fact('What the tool does', untrusted(snap.tool_description)),
       snap.run_id && fact('Run', h('span', { class: 'mono' }, untrusted(snap.run_id))),
       fact('Asked', h('span', {}, time_ago(hold.created_at), ', runs out ',
-        h('time', { datetime: hold.expires_at, title: formatted(FULL, expires) }, clock_near(expires)))))),
+        h('time', { datetime: hold.expires_at, title: formatted(FULL, expires) }, clock_near(expires)))),
+      people)),
   foot);
 
   function foot_draw(error) {
@@ -495,9 +622,131 @@ function card_build(hold) {
       h('span', { class: 'print' }, 'Fingerprint ', h('span', { class: 'mono', title: hold.fingerprint }, fp)),
       can_decide()
         ? [h('button', { class: 'btn deny', type: 'button', 'data-action': 'deny', onclick: () => strip_open('deny') }, icon('cross'), 'Deny…'),
+          h('button', { class: 'btn', type: 'button', 'data-action': 'edit', onclick: edit_open }, 'Edit…'),
           h('button', { class: 'btn approve', type: 'button', 'data-action': 'approve', onclick: () => strip_open('approve') }, icon('check'), 'Approve…')]
         : h('span', { class: 'quiet' }, 'You can see this call. Deciding it needs the approver role.'),
     ].flat().filter(Boolean));
+  }
+
+  function people_draw() { people.replaceChildren(...people_block(hold, claim_change)); }
+
+  async function claim_change(verb) {
+    try {
+      card.update(await api(`/approvals/${encodeURIComponent(hold.id)}/${verb}`, {}));
+      people.querySelector('button')?.focus({ preventScroll: true });
+      announce(verb === 'claim' ? 'Others see that you are looking at this call.' : 'Others see that you are done.');
+    } catch (e) {
+      if (e.status !== 401) toast(e.message);
+      holds_refresh();
+    }
+  }
+
+  /** The approval may cover later calls, within what the policy allows. */
+  function grant_form() {
+    const most = snap.session_grant;
+    if (!most) return null;
+    const minutes_max = Math.max(1, Math.floor((Date.parse(most.expires_at_most) - now_ms()) / 60_000));
+    const number = (name, value, max) => h('input', { class: 'field', type: 'number', name, min: '1', max, value: Math.min(value, max), inputmode: 'numeric' });
+    const uses = number('uses', 10, most.max_uses);
+    const minutes = number('minutes', 30, minutes_max);
+    const free = args.map((a) => h('input', { type: 'checkbox', 'data-free': a.name }));
+    const on = h('input', { type: 'checkbox', 'data-action': 'session', onchange: () => { more.hidden = !on.checked; } });
+    const more = h('div', { class: 'grant-more', hidden: true },
+      h('label', {}, `Later calls, at most ${NUMBER.format(most.max_uses)}`, uses),
+      h('label', {}, `Minutes, at most ${NUMBER.format(minutes_max)}`, minutes),
+      args.length > 0 && h('fieldset', {}, h('legend', {}, 'Arguments that may have any value then'),
+        args.map((a, i) => h('label', { class: 'include' }, free[i], h('span', { class: 'mono' }, untrusted(a.name))))));
+    return {
+      el: h('div', { class: 'grant' }, h('label', { class: 'include' }, on, 'Also let later calls of this agent in this session run'), more),
+      ok: () => !on.checked || (uses.reportValidity() && minutes.reportValidity()),
+      read: () => (on.checked ? {
+        max_uses: Number(uses.value), valid_for_ms: Number(minutes.value) * 60_000,
+        any_value_of: args.filter((_, i) => free[i].checked).map((a) => a.name),
+      } : undefined),
+    };
+  }
+
+  // Two steps: other arguments first, then the call as it would be, which is what is confirmed.
+  async function edit_open() {
+    cards_strip_close(card);
+    const question_id = `ask-${hold.id}`;
+    const body = h('div', {}, skeleton(1));
+    strip = h('div', {
+      class: 'confirm', role: 'group', tabindex: '-1', 'aria-labelledby': question_id, 'data-decision': 'edit',
+      onkeydown: (ev) => { if (ev.key === 'Escape' && !busy) { ev.stopPropagation(); strip_close('edit'); } },
+    }, h('div', { class: 'confirm-q' }, h('strong', { id: question_id }, 'Edit, then approve'), h('span', { class: 'quiet' }, 'Nothing has changed until you confirm.')), body);
+    const here = strip;
+    const cancel = () => h('button', { class: 'btn', type: 'button', 'data-action': 'cancel', onclick: () => { if (!busy) strip_close('edit'); } }, 'Cancel');
+    foot.hidden = true;
+    card.append(strip);
+    strip.focus({ preventScroll: true });
+    const path = `/approvals/${encodeURIComponent(hold.id)}`;
+    let editable = null;
+    try {
+      ({ editable } = await api(path));
+    } catch (e) {
+      if (strip === here) { strip_problem(e.message, explain(e)[1]); body.replaceChildren(h('div', { class: 'acts' }, cancel())); }
+      return;
+    }
+    if (strip !== here) return;
+    if (!editable) {
+      strip_problem('This call cannot be edited.', 'The tool or the policy has changed since it was asked. Deny it, and have the agent send it again.');
+      body.replaceChildren(h('div', { class: 'acts' }, cancel()));
+      return;
+    }
+    const form = edit_form(editable);
+    const show = h('button', { class: 'btn primary', type: 'button', 'data-action': 'preview', onclick: preview }, 'Show the changed call');
+    const step_form = () => {
+      body.replaceChildren(form.el, h('div', { class: 'acts' }, show, cancel()));
+      body.querySelector('textarea:not([disabled])')?.focus();
+    };
+    step_form();
+    strip.scrollIntoView({ block: 'nearest' });
+
+    async function preview() {
+      if (busy) return;
+      const given = form.read();
+      if (!given) return;
+      here.querySelector('.problem')?.remove();
+      busy = true;
+      show.disabled = true;
+      try {
+        const seen = await api(`${path}/edit`, { arguments: given });
+        busy = false;
+        if (strip === here) step_confirm(given, seen);
+      } catch (e) {
+        busy = false;
+        if (strip !== here) return;
+        const rest = e.code === 'bad_arguments' ? form.problems(e.details?.arguments ?? []) : null;
+        if (rest === null) strip_problem(e.message, e.code === 'same_call' ? 'Change something, or approve the call as it is.' : 'Nothing has changed. The call still waits as it was.');
+        else if (rest.length > 0) strip_problem('These arguments are not accepted.', rest.map((p) => `${p.arg}: ${p.message}`).join('; '));
+      }
+      show.disabled = false;
+    }
+
+    function step_confirm(given, seen) {
+      const after = seen.context_snapshot ?? {};
+      const to = short(seen.fingerprint);
+      const hidden = escapes_count(after.command ?? '', ...(after.arguments ?? []).flatMap((a) => [a.name, a.value]));
+      const reason = h('input', { class: 'field', name: 'reason', type: 'text', maxlength: '500', autocomplete: 'off' });
+      const confirm = h('button', {
+        class: 'btn fill-approve', type: 'button', 'data-action': 'confirm', 'data-fingerprint': seen.fingerprint, disabled: true,
+        onkeydown: (ev) => { if (ev.repeat) ev.preventDefault(); },
+        onclick: (ev) => { if (ev.detail <= 1) decide('approve', reason, confirm, { arguments: given, fingerprint: seen.fingerprint }); },
+      }, 'Approve ', h('span', { class: 'mono' }, to));
+      setTimeout(() => { confirm.disabled = busy || out_of_time(); }, 350);
+      body.replaceChildren(
+        diff_block(seen.hold?.context_snapshot ?? snap, after),
+        hidden > 0 ? h('p', { class: 'note' }, icon('warn'), h('span', {}, `Contains ${plural(hidden, 'invisible or misleading character')}.`)) : '',
+        h('p', { class: 'quiet' }, 'Fingerprint ', h('span', { class: 'mono' }, fp), ' becomes ', h('b', { class: 'mono' }, to), '. Approvals given so far are for the call as it was, and do not count for this one.'),
+        h('div', { class: 'confirm-row' },
+          h('label', {}, 'Reason, kept in the record (optional)', reason),
+          h('div', { class: 'acts' }, confirm,
+            h('button', { class: 'btn', type: 'button', 'data-action': 'back', onclick: () => { if (!busy) step_form(); } }, 'Back'), cancel())));
+      here.focus({ preventScroll: true });
+      here.scrollIntoView({ block: 'nearest' });
+      announce(`The changed call: ${after.command ?? seen.summary}. Fingerprint ${to}.`);
+    }
   }
 
   function strip_open(decision) {
@@ -518,11 +767,12 @@ function card_build(hold) {
         if (ev.key === 'Enter' && !ev.isComposing) { ev.preventDefault(); if (!ev.repeat) confirm.focus(); }
       },
     });
+    const grant = approve ? grant_form() : null;
     // A second click of a double click, or a key held down, is not a second decision.
     const confirm = h('button', {
       class: `btn fill-${decision}`, type: 'button', 'data-action': 'confirm', disabled: true,
       onkeydown: (ev) => { if (ev.repeat) ev.preventDefault(); },
-      onclick: (ev) => { if (ev.detail <= 1) decide(decision, reason, confirm); },
+      onclick: (ev) => { if (ev.detail <= 1 && (!grant || grant.ok())) decide(decision, reason, confirm, grant ? { grant: grant.read() } : {}); },
     }, `${word} `, h('span', { class: 'mono' }, fp));
     setTimeout(() => { confirm.disabled = busy || out_of_time(); }, 350);
     strip = h('div', {
@@ -532,6 +782,7 @@ function card_build(hold) {
     h('div', { class: 'confirm-q', id: question_id },
       h('strong', {}, `${word} this call?`),
       h('span', { class: 'quiet' }, 'fingerprint ', h('span', { class: 'mono' }, fp))),
+    grant?.el ?? '',
     h('div', { class: 'confirm-row' },
       h('label', {}, approve ? 'Reason, kept in the record (optional)' : 'Reason, told to the agent (optional)', reason),
       h('div', { class: 'acts' }, confirm,
@@ -557,16 +808,17 @@ function card_build(hold) {
     strip?.prepend(box);
   }
 
-  async function decide(decision, reason, confirm) {
+  async function decide(decision, reason, confirm, more) {
     if (busy) return;
     busy = true;
     strip.querySelector('.problem')?.remove();
     // A disabled button would drop the focus on the floor.
     strip.focus({ preventScroll: true });
     for (const el of strip.querySelectorAll('button, input')) el.disabled = true;
+    const said = more.fingerprint ? short(more.fingerprint) : fp;
     confirm.firstChild.textContent = decision === 'approve' ? 'Approving ' : 'Denying ';
     const path = `/approvals/${encodeURIComponent(hold.id)}`;
-    const body = { reason: reason.value.trim() || null, fingerprint: hold.fingerprint };
+    const body = { reason: reason.value.trim() || null, fingerprint: hold.fingerprint, ...more };
     decided_here.add(hold.id);
     let done = null;
     let failure = null;
@@ -585,7 +837,7 @@ function card_build(hold) {
     }
     busy = false;
     if (done && !failure) {
-      toast(`${done.status === 'pending' ? 'Vote recorded for' : decision === 'approve' ? 'Approved' : 'Denied'} ${snap.tool ?? 'call'} ${fp}.`, call_link(hold));
+      toast(`${done.status === 'pending' ? 'Vote recorded for' : decision === 'approve' ? 'Approved' : 'Denied'} ${snap.tool ?? 'call'} ${said}${more.arguments ? ', as edited' : ''}.`, call_link(hold));
       if (done.status === 'pending') { decided_here.delete(hold.id); strip_close(decision); } else hold_gone(hold.id);
       holds_refresh();
       return;
@@ -649,9 +901,19 @@ function card_build(hold) {
     if (Math.floor(-ms / 1000) % 5 === 1) holds_refresh();
   }
 
+  /** Takes in who has voted or looks at it; what would run is the same. */
+  function update(fresh) {
+    const key = (x) => JSON.stringify([x.votes, x.claim, x.escalated, x.policy]);
+    const changed = key(fresh) !== key(hold);
+    hold = { ...hold, votes: fresh.votes, claim: fresh.claim, escalated: fresh.escalated, policy: fresh.policy };
+    card.hold = hold;
+    if (changed) people_draw();
+  }
+
   foot_draw();
+  people_draw();
   tick();
-  Object.assign(card, { hold, tick, strip_close, resolved, roles_changed: () => { if (!strip) foot_draw(); }, at_work: () => strip !== null });
+  Object.assign(card, { hold, tick, update, strip_close, resolved, roles_changed: () => { if (!strip) foot_draw(); people_draw(); }, at_work: () => strip !== null });
   return card;
 }
 
@@ -715,7 +977,7 @@ function waiting_view(focus_id) {
         card.replaceWith(fresh);
         if (card.at_work()) toast(`${hold.context_snapshot?.tool ?? 'A call'} has changed; look at it again before you decide.`);
         card = fresh;
-      }
+      } else if (card) card.update(hold);
       if (!card) {
         card = card_build(hold);
         if (!first) card.classList.add('new');

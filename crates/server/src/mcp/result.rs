@@ -15,6 +15,8 @@ const ANSWER_MAX: usize = 1_000_000;
 const ENVELOPE_MAX: usize = 600_000;
 /// Bytes of a command or of standard error in an envelope that is too large.
 const PART_MAX: usize = 64 << 10;
+/// Bytes of the command in a note that it is another than the one that was sent.
+const NOTE_MAX: usize = 2 << 10;
 /// Bytes of standard error in the text: its end, where the reason usually is.
 const STDERR_TAIL: usize = 4 << 10;
 
@@ -28,20 +30,29 @@ pub(crate) fn answer(mut governed: Governed, upstream: bool) -> Result<CallToolR
     if let Some(call) = call_id {
         meta.insert("countersign/call".to_owned(), json!(call));
     }
+    if let Some(edit) = &governed.edited {
+        meta.insert("countersign/edited".to_owned(), json!(edit));
+    }
     if let Some(answer) = upstream.then(|| super::upstream::answer(&governed, &meta, ANSWER_MAX))
         && let Some(answer) = answer
     {
         return answer;
     }
-    let Governed { mut envelope, denial, .. } = governed;
+    let Governed { mut envelope, denial, edited, .. } = governed;
     if denial.as_ref().is_some_and(|denial| denial.code == "unknown_tool") {
         let text = format!("unknown tool: {}", envelope.tool);
         return Err(ErrorData::invalid_params(text, Some(Value::Object(meta))));
     }
     shrink(&mut envelope);
-    let text = match denial {
-        Some(denial) => denial.message,
-        None => text(&envelope),
+    let text = match (denial, edited) {
+        (Some(denial), _) => denial.message,
+        (None, None) => text(&envelope),
+        (None, Some(edit)) => format!(
+            "note: {} changed the arguments before approving; what was made is: {}\n\n{}",
+            edit.by.display,
+            prefix(&envelope.command, NOTE_MAX),
+            text(&envelope)
+        ),
     };
     let is_error = envelope.status != EnvelopeStatus::Success;
     let structured = json!(envelope);
@@ -202,7 +213,7 @@ mod tests {
     }
 
     fn governed(envelope: Envelope) -> Governed {
-        Governed { call_id: None, envelope, denial: None, receipt: None }
+        Governed { call_id: None, envelope, denial: None, receipt: None, edited: None }
     }
 
     #[test]
