@@ -471,7 +471,7 @@ def receipt(data, key_text):
 SLACK_MS = 2000
 
 
-def met(request, votes, at):
+def met(request, fingerprint, votes, at):
     """Whether these answers are enough: approvals of this call by distinct people who may answer,
     with a seat for each that the request's policy asks for."""
     policy = request.get("hold_policy")
@@ -481,7 +481,7 @@ def met(request, votes, at):
     people, counted = set(), []
     for vote in votes:
         own = {vote["approver"]["id"]} | ({vote["on_behalf_of"]} if vote.get("on_behalf_of") else set())
-        if vote["decision"] == "approve" and vote.get("fingerprint") == request.get("fingerprint") and not own & (people | barred):
+        if vote["decision"] == "approve" and vote.get("fingerprint") == fingerprint and not own & (people | barred):
             people |= own
             counted.append(vote.get("groups", []))
     since = at - request["created_at_millis"]
@@ -534,6 +534,11 @@ class Story:
             self.tool(record, payload, seq)
         elif kind == "approval":
             self.approval(record, payload["record_type"], payload["record"], seq)
+        elif kind == "hold" and payload.get("record_type") == "edited":
+            said = payload["record"]
+            asked = self.asked.get(said["request_id"])
+            if asked and not asked["decided"]:
+                asked["edits"].append(said["edit"])
         elif kind == "effect_intent":
             self.announce(payload["effect_id"], seq)
         elif kind == "effect_result":
@@ -588,7 +593,7 @@ class Story:
             asked["used"] = True
             if request["tool_call_id"] != payload["tool_call_id"]:
                 raise Broken("approval_of_other_call", seq)
-            if request.get("fingerprint") != payload.get("fingerprint"):
+            if asked["fingerprint"] != payload.get("fingerprint"):
                 raise Broken("fingerprint_mismatch", seq)
             return
         if not grant:
@@ -614,6 +619,7 @@ class Story:
             self.asked[request["approval_request_id"]] = {
                 "request": request, "dispatched": False, "decided": False, "releases": False,
                 "grant": None, "revoked": None, "used": False, "uses": set(), "closed": False,
+                "edits": [], "fingerprint": None,
             }
             return
         asked = self.asked.get(said["request_id"])
@@ -623,7 +629,7 @@ class Story:
             asked["dispatched"] = True
             self.announce(said["effect_intent"]["effect_id"], seq, waits=True)
         elif kind == "responded":
-            self.decide(asked, record, said["decision"], said.get("votes", []), seq)
+            self.decide(asked, record, said, seq)
         elif kind == "denied":
             if asked["releases"]:
                 asked["revoked"] = record["timestamp_millis"] if asked["revoked"] is None else asked["revoked"]
@@ -633,7 +639,8 @@ class Story:
                 raise Broken("outcome_mismatch", seq)
             self.end(said["effect_result"]["effect_id"], seq)
 
-    def decide(self, asked, record, decision, votes, seq):
+    def decide(self, asked, record, said, seq):
+        decision, votes, edit = said["decision"], said.get("votes", []), said.get("edit")
         request, word = asked["request"], decision["decision"]
         if asked["decided"]:
             raise Broken("decision_repeated", seq)
@@ -654,13 +661,21 @@ class Story:
             raise Broken("decision_late", seq)
         if at is not None and at < request["created_at_millis"]:
             raise Broken("decision_late", seq)
-        if given and not met(request, votes, record["timestamp_millis"] if at is None else at):
+        # What was put before the person: the call as it was asked, or as an approver edited it.
+        shown = edit or request
+        if edit:
+            if edit not in asked["edits"] or edit.get("asked_fingerprint") != request.get("fingerprint"):
+                raise Broken("fingerprint_mismatch", seq)
+            if edit.get("asked_rendering_digest") != request.get("rendering_digest"):
+                raise Broken("rendering_mismatch", seq)
+        fingerprint = shown.get("fingerprint")
+        if given and not met(request, fingerprint, votes, record["timestamp_millis"] if at is None else at):
             raise Broken("quorum_not_met", seq)
-        if decision.get("fingerprint") != request.get("fingerprint"):
+        if decision.get("fingerprint") != fingerprint:
             raise Broken("fingerprint_mismatch", seq)
-        if decision.get("rendering_digest") != request.get("rendering_digest"):
+        if decision.get("rendering_digest") != shown.get("rendering_digest"):
             raise Broken("rendering_mismatch", seq)
-        asked.update(decided=True, releases=given, grant=decision.get("grant") if given else None)
+        asked.update(decided=True, releases=given, grant=decision.get("grant") if given else None, fingerprint=fingerprint)
 
     def finish(self):
         missed = {effect: seq for effect, seq in self.open.items() if seq < self.restarted}

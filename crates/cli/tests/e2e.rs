@@ -426,6 +426,12 @@ fn the_python_verifier_agrees_on_what_a_gateway_wrote_and_on_changed_keys() {
     let id = world.held("create_directory")["id"].as_str().unwrap().to_owned();
     world.text(&["approvals", "approve", &id]);
     finish(call);
+    let call = world.spawn_call("create_directory", &json!({"path": "asked"}));
+    let id = world.held("create_directory")["id"].as_str().unwrap().to_owned();
+    let edit = ["approvals", "edit", &id, "--args", r#"{"path": "edited"}"#];
+    let shown = world.json(&edit)["fingerprint"].as_str().unwrap().to_owned();
+    world.text(&[&edit[..], &["--yes", "--fingerprint", &shown]].concat());
+    finish(call);
     gateway.stop();
     let old = std::fs::read_to_string(world.state().join("log.pub")).unwrap();
     let new = world.text(&["audit", "key", "rotate"]);
