@@ -31,7 +31,10 @@ fn what_was_shown_after_the_edit_runs_and_nothing_else() {
     }
     let short = text.trim_end().rsplit(' ').next().unwrap();
     let still = world.held("create_directory");
-    assert_eq!((&still["status"], &still["fingerprint"]), (&json!("pending"), &hold["fingerprint"]));
+    assert_eq!(
+        (&still["status"], &still["fingerprint"]),
+        (&json!("pending"), &hold["fingerprint"])
+    );
 
     for (args, more, code, part) in [
         (json!({"path": "../out"}), &[][..], 2, "path"),

@@ -630,6 +630,31 @@ impl Drop for Turn {
     }
 }
 
+/// Who can call a call off that may run.
+#[derive(Clone, Copy)]
+pub(crate) enum Off<'a> {
+    /// Whoever makes it, and nobody else waits for it.
+    Caller(&'a Caller),
+    /// All who wait for it.
+    Shared(&'a Shared),
+}
+
+impl Off<'_> {
+    pub(crate) fn is_off(self) -> bool {
+        match self {
+            Self::Caller(caller) => caller.presence() != Presence::Here,
+            Self::Shared(shared) => shared.is_called_off(),
+        }
+    }
+
+    pub(crate) async fn called_off(self) {
+        match self {
+            Self::Caller(caller) => drop(caller.gone().await),
+            Self::Shared(shared) => shared.called_off().await,
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,9 +28,7 @@ use crate::approval::{
     BrokerRecorder, EarlierApprovals, Need, argument_digests, call_id, called_off,
 };
 use crate::broker::{ApprovalBroker, GrantUse};
-use crate::call::{
-    Call, CallOptions, Caller, Calls, End, Ends, Found as KeyFound, Presence, Shared,
-};
+use crate::call::{Call, CallOptions, Calls, End, Ends, Found as KeyFound, Off, Presence, Shared};
 use crate::envelope::{nothing, summary};
 use crate::hooks::{Hook, HookCoordinator, HookStop, StopScope};
 use crate::notices;
@@ -840,31 +838,6 @@ impl Kernel {
         let committed =
             self.journal().append(Batch { drafts: vec![draft.clone()], contents }).await?;
         Ok(receipt(&draft, committed))
-    }
-}
-
-/// Who can call a call off that may run.
-#[derive(Clone, Copy)]
-enum Off<'a> {
-    /// Whoever makes it, and nobody else waits for it.
-    Caller(&'a Caller),
-    /// All who wait for it.
-    Shared(&'a Shared),
-}
-
-impl Off<'_> {
-    fn is_off(self) -> bool {
-        match self {
-            Self::Caller(caller) => caller.presence() != Presence::Here,
-            Self::Shared(shared) => shared.is_called_off(),
-        }
-    }
-
-    async fn called_off(self) {
-        match self {
-            Self::Caller(caller) => drop(caller.gone().await),
-            Self::Shared(shared) => shared.called_off().await,
-        }
     }
 }
 
