@@ -101,7 +101,7 @@ mod tests {
             output_file: None,
             output_truncated: None,
         };
-        Governed { call_id: None, envelope, denial: None, receipt: None }
+        Governed { call_id: None, envelope, denial: None, receipt: None, edited: None }
     }
 
     #[test]
