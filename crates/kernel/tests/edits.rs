@@ -336,7 +336,7 @@ async fn an_edited_call_passes_the_hooks_that_its_arguments_would_have_passed() 
 async fn equal_calls_share_the_edited_one_and_a_key_stands_for_it() {
     let w = world().await;
     let key = || Some(IdempotencyKey::new("k").unwrap());
-    let keyed = CallOptions { kept: true, idempotency_key: key() };
+    let keyed = CallOptions { kept: true, idempotency_key: key(), mcp: None };
     let file = args(json!({"file": "a"}));
     let mut call = w.kernel.call(&w.run, "write", &file, keyed.clone());
     w.held().await;
