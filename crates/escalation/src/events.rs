@@ -83,10 +83,11 @@ impl EventLog {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         ring.last += 1;
         let seq = ring.last;
-        if ring.events.len() >= KEPT {
-            ring.events.pop_front();
-        }
+        let oldest = (ring.events.len() >= KEPT).then(|| ring.events.pop_front());
         ring.events.push_back(QueueEvent { seq, at_millis, id: id.clone(), kind });
+        // Its id may be the last one of a hold that has gone: it goes outside the lock.
+        drop(ring);
+        drop(oldest);
     }
 
     fn last(&self) -> u64 {
