@@ -1,5 +1,6 @@
-//! Verifying a log: its bytes, and what they say; making and checking receipts. Beside it, the
-//! hashes alone, and what a signature for each record would cost.
+//! Verifying a log: its bytes, and what they say; making and checking receipts; recording. Beside
+//! it, the hashes alone, what a signature for each record would cost, and group commit of the same
+//! rows without a tree and signatures.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -12,12 +13,15 @@ use std::time::{Duration, Instant};
 
 use countersign_audit::checkpoint::Checkpoint;
 use countersign_audit::key::{LogKey, Signer as _};
+use countersign_audit::receipt::Receipt;
 use countersign_audit::tree::{Frontier, leaf_hash};
 use countersign_audit::verify::{BundleWriter, Options as Verify, verify_bundle};
 use countersign_ports::journal::{Batch, Journal as _};
 use countersign_store_sqlite::{LogReader, SqliteJournal};
 use countersign_testkit::draft::draft;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::recording;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -58,7 +62,7 @@ struct Row {
     peak_mb: Option<f64>,
 }
 
-fn key() -> LogKey {
+pub(crate) fn key() -> LogKey {
     LogKey::from_seed("log.example/bench", &[9; 32]).unwrap()
 }
 
@@ -107,7 +111,7 @@ fn write(path: &Path, options: &Options) {
     bundle.finish().unwrap();
 }
 
-fn processor() -> Duration {
+pub(crate) fn processor() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }
@@ -207,10 +211,11 @@ pub(crate) fn run(options: &Options) {
         .collect();
     rows.push(signatures(options.records));
     let (made, checked) = receipts(&options.dir);
+    let recorded = recording::run(&options.dir, options.rounds);
     if options.json {
         let report = serde_json::json!({
             "records": options.records, "bytes": bytes, "rows": rows,
-            "receipt_made_us": made, "receipt_checked_us": checked,
+            "receipt_made_us": made, "receipt_checked_us": checked, "recording": recorded,
         });
         println!("{report}");
         return;
@@ -225,7 +230,11 @@ pub(crate) fn run(options: &Options) {
         let peak = peak_mb.map_or(String::new(), |mb| format!("{mb:>6.1} MB"));
         println!("{what:<36} {wall_s:>6.3} s {processor_s:>9.3} s {peak:>9}");
     }
-    println!("receipt: made in {made:.1} µs, checked in {checked:.1} µs");
+    println!(
+        "receipt: made in {:.1} µs, checked in {:.1} µs (processor: {:.1}, {:.1})",
+        made.wall_us, checked.wall_us, made.processor_us, checked.processor_us
+    );
+    println!("{recorded}");
 }
 
 fn read(path: &Path) {
@@ -260,8 +269,24 @@ fn signatures(records: u64) -> Row {
     }
 }
 
-/// Microseconds to make a receipt from a database, and to check it.
-fn receipts(dir: &Path) -> (f64, f64) {
+/// One of many.
+#[derive(serde::Serialize)]
+struct Each {
+    wall_us: f64,
+    processor_us: f64,
+}
+
+fn each(times: usize, work: impl FnOnce()) -> Each {
+    let (wall, cpu) = (Instant::now(), processor());
+    work();
+    let (wall, cpu) = (wall.elapsed(), processor() - cpu);
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / times as f64;
+    Each { wall_us: each(wall), processor_us: each(cpu) }
+}
+
+/// What it takes to make a receipt from a database, and to check it: reading its text, its path,
+/// its signature, and what the record says of its place.
+fn receipts(dir: &Path) -> (Each, Each) {
     const RECORDS: u64 = 1 << 16;
     let dir = tempfile::tempdir_in(dir).unwrap();
     let path = dir.path().join("journal.db");
@@ -275,14 +300,18 @@ fn receipts(dir: &Path) -> (f64, f64) {
     }
     drop(journal);
     let reader = LogReader::open(&path).unwrap();
-    let seqs = (0..2000u64).map(|n| n * 7919 % RECORDS + 1);
-    let start = Instant::now();
-    let made: Vec<_> = seqs.map(|seq| reader.receipt(seq).unwrap()).collect();
-    let making = start.elapsed().as_secs_f64() * 1e6 / made.len() as f64;
+    let seqs: Vec<_> = (0..2000u64).map(|n| n * 7919 % RECORDS + 1).collect();
+    let mut texts = Vec::with_capacity(seqs.len());
+    let making = each(seqs.len(), || {
+        for seq in &seqs {
+            texts.push(serde_json::to_vec(&reader.receipt(*seq).unwrap()).unwrap());
+        }
+    });
     let key = key();
-    let start = Instant::now();
-    for receipt in &made {
-        receipt.verify(key.public()).unwrap();
-    }
-    (making, start.elapsed().as_secs_f64() * 1e6 / made.len() as f64)
+    let checking = each(seqs.len(), || {
+        for text in &texts {
+            Receipt::parse(text).unwrap().verify_record(key.public()).unwrap();
+        }
+    });
+    (making, checking)
 }

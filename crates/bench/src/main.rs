@@ -11,6 +11,7 @@ mod exec;
 mod holds;
 mod hooks;
 mod manifest;
+mod recording;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
