@@ -60,7 +60,7 @@ fn check(
     if manifests.is_empty() {
         return Err(Failure::new("there is no `*.clad.toml` to check"));
     }
-    let Texts { texts, unreadable } = texts(&manifests, beside)?;
+    let Texts { texts, unreadable } = texts(&manifests, beside);
     let (set, mut found) = ManifestSet::load_with(texts, beside.allow_parser.iter().cloned());
     found.extend(unreadable);
     found.sort_by(|a, b| a.file.cmp(&b.file));
@@ -205,7 +205,7 @@ fn fmt(paths: &[PathBuf], check: bool, as_json: bool) -> Result<ExitCode, Failur
     let (mut changed, mut broken) = (Vec::new(), false);
     for path in list(paths)? {
         let name = path.display().to_string();
-        let text = match files::read(&path)? {
+        let text = match files::read(&path) {
             Ok(text) => text,
             Err(found) => {
                 tell(&found);

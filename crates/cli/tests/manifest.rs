@@ -57,6 +57,8 @@ fn plan_accepts_and_rejects_in_the_forms_of_the_format() {
         (r#"{"x": "a", "x": "b"}"#, "duplicate_argument", "x"),
         (r#"{"x": 1e999}"#, "not_finite", "x"),
         (r#"{"x": 1e-999}"#, "rounds_to_zero", "x"),
+        (r#"{"x": "\ud800"}"#, "unreadable_value", "x"),
+        (r#"{"x": "a\udc00b"}"#, "unreadable_value", "x"),
     ] {
         let refused = plan("t.clad.toml", args);
         let found = refused.json();
@@ -124,11 +126,15 @@ fn check_reports_every_file_in_order_as_text_json_and_sarif() {
         ("c.clad.toml", &GOOD.replace("\"t\"", "\"u\"").replace("1.0.0", "1")),
     ]);
     std::fs::write(dir.path().join("d.clad.toml"), b"\xff").unwrap();
+    // Neither can be read, and neither hides the others.
+    std::fs::create_dir(dir.path().join("e.clad.toml")).unwrap();
+    std::os::unix::fs::symlink("f.clad.toml", dir.path().join("f.clad.toml")).unwrap();
     let text = run(dir.path(), &["check", "."]);
     assert_eq!(text.code, 1);
     let lines: Vec<_> = text.out.lines().map(|l| l.split(':').next().unwrap()).collect();
     assert_eq!(lines[..3], ["./a.clad.toml", "./c.clad.toml", "./d.clad.toml"]);
-    assert_eq!(lines[3], "4 files, 2 tools, 2 errors, 1 warnings");
+    assert_eq!(lines[3..5], ["./e.clad.toml", "./f.clad.toml"]);
+    assert_eq!(lines[5], "6 files, 2 tools, 4 errors, 1 warnings");
     let json = run(dir.path(), &["check", ".", "--json"]).json();
     assert_eq!((&json["ok"], &json["tools"]), (&json!(false), &json!(["t", "u"])));
     let sarif = run(dir.path(), &["check", ".", "--sarif"]);

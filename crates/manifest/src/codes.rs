@@ -101,6 +101,7 @@ pub const CODES: &[Code] = &[
     error("unknown_sanitizer", "no such sanitizer"),
     error("unknown_table", "no such table"),
     error("unknown_type", "no such argument type"),
+    error("unreadable", "the file cannot be read"),
     error("unsupported_placeholder", "a value that only an executor could fill in, or a secret outside an HTTP request"),
     error("url_not_fixed", "scheme or host of a URL come from an argument"),
     error("when_unknown_argument", "a condition names no argument"),
