@@ -92,7 +92,7 @@ pub(crate) fn run(dir: &Path, rounds: usize) -> Recorded {
         taken.push((covered, bare));
     }
     taken.remove(0);
-    let median = |pick: &dyn Fn(&((f64, f64), (f64, f64))) -> f64| {
+    let median = |pick: &dyn Fn(&Round) -> f64| {
         let mut all: Vec<f64> = taken.iter().map(pick).collect();
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
@@ -111,6 +111,9 @@ pub(crate) fn run(dir: &Path, rounds: usize) -> Recorded {
 }
 
 /// Seconds by the clock and of the processor that all appends took.
+/// Wall and processor time in seconds, of what is covered and of the bare commits.
+type Round = ((f64, f64), (f64, f64));
+
 fn timed<F, A>(runtime: &tokio::runtime::Runtime, round: usize, append: F) -> (f64, f64)
 where
     F: Fn(EncodedDraft) -> A + Send + Sync + 'static,

@@ -41,7 +41,7 @@ pub(crate) fn list(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 ///
 /// # Errors
 /// The file cannot be read.
-fn text(path: &Path) -> std::io::Result<Result<String, FileDiagnostic>> {
+fn text(path: &Path) -> std::io::Result<Result<String, Box<FileDiagnostic>>> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_READ + 1).read_to_end(&mut bytes)?;
@@ -63,19 +63,19 @@ fn finding(
     code: &'static str,
     at: usize,
     message: String,
-) -> FileDiagnostic {
+) -> Box<FileDiagnostic> {
     let severity = Severity::Error;
     let diagnostic = Diagnostic { code, severity, span: at..at, message, fix: None };
-    FileDiagnostic::new(file, text, diagnostic)
+    Box::new(FileDiagnostic::new(file, text, diagnostic))
 }
 
 /// The text of the one file that is asked for.
-fn needed(path: &Path) -> Result<Result<String, FileDiagnostic>, Failure> {
+fn needed(path: &Path) -> Result<Result<String, Box<FileDiagnostic>>, Failure> {
     text(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
 /// The text of one file among others: that it cannot be read hides none of them.
-pub(crate) fn read(path: &Path) -> Result<String, FileDiagnostic> {
+pub(crate) fn read(path: &Path) -> Result<String, Box<FileDiagnostic>> {
     text(path).unwrap_or_else(|error| {
         let message = format!("the file cannot be read: {error}");
         Err(finding(&path.display().to_string(), "", "unreadable", 0, message))
@@ -102,7 +102,7 @@ pub(crate) fn texts(manifests: &[PathBuf], options: &Beside) -> Texts {
     let mut found = Texts { texts: Vec::new(), unreadable: Vec::new() };
     let mut take = |path: &Path, name: String| match read(path) {
         Ok(text) => found.texts.push((name, text)),
-        Err(diagnostic) => found.unreadable.push(diagnostic),
+        Err(diagnostic) => found.unreadable.push(*diagnostic),
     };
     let folders: BTreeSet<&Path> = manifests.iter().map(|file| folder(file)).collect();
     for dir in folders {
@@ -153,13 +153,13 @@ pub(crate) fn one(
                 project = next;
                 found.extend(diagnostics.into_iter().map(|d| FileDiagnostic::new(&name, &text, d)));
             }
-            Err(diagnostic) => found.push(diagnostic),
+            Err(diagnostic) => found.push(*diagnostic),
         }
     }
     match needed(file)? {
         Ok(text) => Ok((project, Some(text), found)),
         Err(diagnostic) => {
-            found.push(diagnostic);
+            found.push(*diagnostic);
             Ok((project, None, found))
         }
     }
