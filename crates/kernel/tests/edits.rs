@@ -142,7 +142,7 @@ async fn what_runs_is_what_was_shown_after_the_edit_and_both_are_on_record() {
     let decision = serde_json::to_value(&decision).unwrap();
     assert_eq!(decision["fingerprint"], json!(shown.fingerprint));
     assert_eq!(decision["rendering_digest"], json!(shown.rendering_digest));
-    assert_eq!(made(&w).await, [edit.clone()]);
+    assert_eq!(made(&w).await, std::slice::from_ref(&edit));
     assert_eq!(governed.edited.as_deref(), Some(&edit), "the agent learns of it");
     let intent = w.tool_records().await.into_iter().find(|tool| tool.effect_intent.is_some());
     let intent = intent.unwrap();
