@@ -242,6 +242,14 @@ fn no_reader_panics_or_holds_more_than_a_multiple_of_what_it_is_given() {
         let held = MEMORY.peak_usage().saturating_sub(before);
         assert!(held < BESIDES, "{held} bytes for a line without an end");
     }
+    // What is known of a line takes more room than an empty one.
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let blank = header.chain(std::io::repeat(b'\n').take(8 << 20));
+    let options = Options { threads: NonZero::new(2), meaning: true, ..Options::default() };
+    assert!(verify_bundle(blank, &key, &options, |_| ()).is_ok_and(|report| !report.ok));
+    let held = MEMORY.peak_usage().saturating_sub(before);
+    assert!(held < 2 * BESIDES, "{held} bytes for lines without anything");
     let config = Config { source_file: Some(file!()), ..Config::default() };
     let case = (any::<Index>(), vec(edit(), 1..5));
     TestRunner::new(config)

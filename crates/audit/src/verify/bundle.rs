@@ -22,6 +22,10 @@ use crate::tree::{Frontier, Hash, leaf_hash};
 
 /// Bytes of a block.
 const BLOCK: usize = 512 * 1024;
+/// What is known of a line takes more room than this. So many shorter ones in one block are no
+/// records, and what is behind them in it is not looked at.
+const SHORT: usize = 64;
+const SHORT_MAX: usize = 4 * 1024;
 
 /// Most bytes of a line. A record has at most 65,535, a header a few keys and hashes.
 const MAX_LINE: usize = 256 * 1024;
@@ -370,9 +374,15 @@ impl<R: Read> Shared<'_, R> {
     fn lines(&self, block: &[u8], key: &PublicKey) -> Vec<Done> {
         let mut done = Vec::with_capacity(block.len() / 256);
         let rotates = may_rotate(block);
-        let mut begin = 0;
+        let (mut begin, mut short) = (0, 0);
         for end in memchr_iter(b'\n', block) {
             let line = block.get(begin..end).unwrap_or_default();
+            short += usize::from(line.len() < SHORT);
+            if short > SHORT_MAX {
+                let detail = format!("more than {SHORT_MAX} lines too short for records follow");
+                done.push(Done::Broken(detail));
+                return done;
+            }
             done.push(self.line(line, key, rotates));
             begin = end + 1;
         }
