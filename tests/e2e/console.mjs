@@ -3,7 +3,7 @@
 // the outcome on the calls page. Every wait is bounded and on the state itself.
 //
 //   node console.mjs --link URL --action approve|deny --tool NAME
-//                    [--reason TEXT] [--screenshot FILE] [--chromium PATH] [--timeout MS]
+//                    [--edit NAME=VALUE] [--reason TEXT] [--screenshot FILE] [--chromium PATH] [--timeout MS]
 //
 // Prints one JSON object and exits 0, or says on standard error what did not happen and exits 1
 // (2 for wrong arguments). Needs `playwright-core` beside it and a Chromium.
@@ -11,7 +11,7 @@
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
-const USAGE = 'usage: console.mjs --link URL --action approve|deny --tool NAME [--reason TEXT] [--screenshot FILE] [--chromium PATH] [--timeout MS]';
+const USAGE = 'usage: console.mjs --link URL --action approve|deny --tool NAME [--edit NAME=VALUE] [--reason TEXT] [--screenshot FILE] [--chromium PATH] [--timeout MS]';
 const FINAL = ['completed', 'failed', 'timed_out', 'cancelled', 'denied_before_execution', 'unknown'];
 
 function usage(why) {
@@ -23,7 +23,7 @@ let options;
 try {
   options = parseArgs({
     options: {
-      link: { type: 'string' }, action: { type: 'string' }, tool: { type: 'string' }, reason: { type: 'string' },
+      link: { type: 'string' }, action: { type: 'string' }, tool: { type: 'string' }, edit: { type: 'string' }, reason: { type: 'string' },
       screenshot: { type: 'string' }, chromium: { type: 'string' }, timeout: { type: 'string', default: '30000' },
     },
   }).values;
@@ -67,20 +67,32 @@ async function run(page, complaints) {
   const first = page.locator(`article[data-hold-id][data-tool=${quoted(options.tool)}]`).first();
   await step(`wait for a held call of ${options.tool}`, page, () => first.waitFor());
   const hold_id = await first.getAttribute('data-hold-id');
-  const fingerprint = await first.getAttribute('data-fingerprint');
+  const asked = await first.getAttribute('data-fingerprint');
   const call_id = await first.getAttribute('data-call-id');
   const card = page.locator(`article[data-hold-id=${quoted(hold_id)}]`);
   const rendered_command = await card.locator('[data-field="command"]').textContent();
-  ensure(/^sha256:[0-9a-f]{64}$/.test(fingerprint), `the card has no fingerprint: ${fingerprint}`);
+  ensure(/^sha256:[0-9a-f]{64}$/.test(asked), `the card has no fingerprint: ${asked}`);
   ensure(call_id, 'the card names no call');
-  const short = fingerprint.slice('sha256:'.length).slice(0, 8);
+  let fingerprint = asked;
   if (options.screenshot) await page.screenshot({ path: options.screenshot, fullPage: true });
 
-  await step(`${options.action} ${short}`, page, async () => {
+  await step(`${options.action} ${asked}`, page, async () => {
     ensure(await card.locator('[data-action="confirm"]').count() === 0, 'one press would have been enough');
-    await card.locator(`[data-action="${options.action}"]`).click();
     const confirm = card.locator('[data-action="confirm"]');
-    await confirm.waitFor();
+    if (options.edit) {
+      const [name, value] = options.edit.split('=', 2);
+      await card.locator('[data-action="edit"]').click();
+      await card.locator(`[data-arg=${quoted(name)}]`).fill(value);
+      await card.locator('[data-action="preview"]').click();
+      await confirm.waitFor();
+      fingerprint = await confirm.getAttribute('data-fingerprint');
+      ensure(fingerprint !== asked, 'the edited call has the fingerprint of the call as it was asked');
+      ensure((await card.textContent()).includes(value), 'the edited call is not shown');
+    } else {
+      await card.locator(`[data-action="${options.action}"]`).click();
+      await confirm.waitFor();
+    }
+    const short = fingerprint.slice('sha256:'.length).slice(0, 8);
     ensure((await confirm.textContent()).includes(short), 'the confirming button does not show the fingerprint');
     if (options.reason !== undefined) await card.locator('input[name="reason"]').fill(options.reason);
     const sent = page.waitForRequest((r) => r.method() === 'POST' && r.url().endsWith(`/approvals/${hold_id}/${options.action}`));

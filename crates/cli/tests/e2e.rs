@@ -205,7 +205,11 @@ fn rest_lists_shows_and_decides_what_an_mcp_client_is_waiting_for() {
 
 #[test]
 fn a_person_decides_in_the_console() {
-    for (action, status) in [("approve", "completed"), ("deny", "denied_before_execution")] {
+    for (action, made, status) in [
+        ("approve", Some("made"), "completed"),
+        ("approve", Some("edited"), "completed"),
+        ("deny", None, "denied_before_execution"),
+    ] {
         let world = World::new();
         let gateway = world.start();
         let args = ["call", "create_directory", r#"{"path": "made"}"#];
@@ -216,6 +220,7 @@ fn a_person_decides_in_the_console() {
             .arg(project.join("console.mjs"))
             .args(["--link", gateway.banner["console"].as_str().unwrap()])
             .args(["--action", action, "--tool", "create_directory", "--reason", "seen"])
+            .args(made.filter(|made| *made == "edited").map(|made| format!("--edit=path={made}")))
             .arg("--chromium")
             .arg(provided("COUNTERSIGN_E2E_CHROMIUM"))
             .output()
@@ -227,7 +232,9 @@ fn a_person_decides_in_the_console() {
         assert_eq!(seen["final_status"], status, "{seen}");
         let result = finish(held);
         assert_eq!(result["isError"] == true, action == "deny", "{result}");
-        assert_eq!(world.root().join("made").exists(), action == "approve");
+        for path in ["made", "edited"] {
+            assert_eq!(world.root().join(path).exists(), made == Some(path), "{path}");
+        }
         let story = world.text(&["journal", "tail", "-n", "100"]);
         assert!(story.contains("by Operator  “seen”"), "{story}");
     }
