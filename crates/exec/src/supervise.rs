@@ -12,7 +12,7 @@
 //! memory as a sealed file, which is `FD` in the launcher and standard input in the tool. So a
 //! tool that does not read blocks nobody, and the socket is free to mean what it always means.
 //!
-//! `INPUT` may also be [`INPUT_PIPE`]: then one byte comes first on the socket, and with it the
+//! `INPUT` may also be `INPUT_PIPE`: then one byte comes first on the socket, and with it the
 //! descriptor that is standard input in the tool. So a program can be talked to while it runs.
 //!
 //! The supervisor answers on the socket with `started`, before the tool exists, and one line
