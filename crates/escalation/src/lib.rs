@@ -62,6 +62,7 @@ mod contain;
 mod driver;
 mod events;
 mod held;
+mod index;
 pub mod machine;
 mod notify;
 mod page;

@@ -8,8 +8,8 @@ use std::task::Waker;
 use countersign_core::id::ApprovalRequestId;
 
 use crate::held::Held;
+use crate::index::Index;
 use crate::machine::State;
-use crate::parts::HashedMap;
 use crate::queue::RecordError;
 use crate::slab::Slab;
 use crate::wheel::Wheel;
@@ -177,9 +177,7 @@ struct Slot {
 pub(crate) struct Shard {
     slots: Slab<Slot>,
     free: Vec<u32>,
-    /// By the hash of the id. Two ids with one hash are taken for the same: the second hold is
-    /// denied, once in 2^64.
-    by_id: HashedMap<u64, u32>,
+    by_id: Index,
     pending: BTreeMap<Place, u32>,
     pub(crate) wheel: Wheel,
 }
@@ -208,16 +206,13 @@ impl Shard {
         self.pending.remove(&Place::of(held));
     }
 
-    pub(crate) fn knows(&self, hash: u64) -> bool {
-        self.by_id.contains_key(&hash)
-    }
-
     /// Where the hold with this id is: its slot and generation.
     pub(crate) fn find(&self, hash: u64, id: &ApprovalRequestId) -> Option<(u32, u32)> {
-        let slot = *self.by_id.get(&hash)?;
-        let entry = self.slots.get(slot)?;
-        let found = entry.live.as_ref()?.state.held().id();
-        (found == id).then_some((slot, entry.generation))
+        self.by_id.find(hash).find_map(|slot| {
+            let entry = self.slots.get(slot)?;
+            let found = entry.live.as_ref()?.state.held().id();
+            (found == id).then_some((slot, entry.generation))
+        })
     }
 
     pub(crate) fn live(&mut self, key: Key) -> Option<&mut Live> {
@@ -247,9 +242,7 @@ impl Shard {
         let live = slot.live.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(key.slot);
-        if self.by_id.get(&live.hashes.id) == Some(&key.slot) {
-            self.by_id.remove(&live.hashes.id);
-        }
+        self.by_id.remove(live.hashes.id, key.slot);
         Some(live)
     }
 

@@ -17,14 +17,15 @@ use tokio::sync::{Notify, watch};
 use crate::contain::contained;
 use crate::events::{EventLog, QueueEventKind};
 use crate::held::Held;
+use crate::index::Index;
 use crate::machine::{Change, Effect, Event, Illegal, Outcome, State, step};
 use crate::notify::{Notifiers, Worth};
 use crate::parts::{Hashed, HashedMap, Parts, lock};
 use crate::queue::{HoldError, Limits, RecordError, Recorder};
 use crate::shard::{Hashes, Key, Live, Place, Shard, Wakers};
 use crate::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Monotonic, Mutex, MutexGuard, Ordering, RandomState,
-    Spawner,
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Monotonic, Mutex, MutexGuard, Ordering, PARTS,
+    RandomState, Spawner,
 };
 use crate::waiting::Pin;
 
@@ -57,21 +58,10 @@ impl Wake {
     }
 }
 
-/// Pending holds by the hash of who asks for what: mostly one each.
-pub(crate) type Joins = HashedMap<u64, JoinKeys>;
-
-pub(crate) enum JoinKeys {
-    One(Key),
-    Many(Vec<Key>),
-}
-
-impl JoinKeys {
-    fn all(&self) -> &[Key] {
-        match self {
-            Self::One(key) => std::slice::from_ref(key),
-            Self::Many(keys) => keys,
-        }
-    }
+/// A shard and a slot of it as one number. `None` beyond half a billion holds of one shard:
+/// those are not joined.
+fn location(shard: u32, slot: u32) -> Option<u32> {
+    slot.checked_mul(PARTS)?.checked_add(shard)
 }
 
 /// A hold before it is one.
@@ -87,7 +77,8 @@ pub(crate) struct Inner {
     // INVARIANT: whoever holds the lock of a shard may take that of `joins` or `events`, and
     // no other; whoever holds another lock takes none.
     shards: Parts<Shard>,
-    pub(crate) joins: Parts<Joins>,
+    /// Pending holds by who asks for what, each by its [`location`].
+    pub(crate) joins: Parts<Index>,
     pub(crate) agents: Parts<HashedMap<Hashed<AgentId>, usize>>,
     admitted: AtomicUsize,
     finished: Mutex<VecDeque<(Key, u64)>>,
@@ -274,7 +265,7 @@ impl Inner {
         let hashes = Hashes { id: self.hasher.hash_one(held.id()), agent: agent_hash, call };
         let part = Parts::<Shard>::of(hashes.id);
         let mut shard = self.shards.lock(part);
-        let taken = shard.knows(hashes.id);
+        let taken = shard.find(hashes.id, held.id()).is_some();
         let state = match taken {
             false => State::Pending(held.clone()),
             true => {
@@ -331,26 +322,14 @@ impl Inner {
     }
 
     fn joinable(&self, hash: u64, key: Key) {
-        let mut joins = self.joins.lock(Parts::<()>::of(hash));
-        match joins.get_mut(&hash) {
-            None => drop(joins.insert(hash, JoinKeys::One(key))),
-            Some(JoinKeys::Many(keys)) => keys.push(key),
-            Some(one) => *one = JoinKeys::Many([one.all(), &[key]].concat()),
+        if let Some(at) = location(key.shard, key.slot) {
+            self.joins.lock(Parts::<()>::of(hash)).insert(hash, at);
         }
     }
 
     fn unjoinable(&self, hash: u64, key: Key) {
-        let mut joins = self.joins.lock(Parts::<()>::of(hash));
-        let empty = match joins.get_mut(&hash) {
-            Some(JoinKeys::Many(keys)) => {
-                keys.retain(|other| *other != key);
-                keys.is_empty()
-            }
-            Some(JoinKeys::One(one)) => *one == key,
-            None => false,
-        };
-        if empty {
-            joins.remove(&hash);
+        if let Some(at) = location(key.shard, key.slot) {
+            self.joins.lock(Parts::<()>::of(hash)).remove(hash, at);
         }
     }
 
@@ -379,17 +358,20 @@ impl Inner {
     pub(crate) fn find_call(&self, agent_id: &AgentId, fingerprint: &Digest) -> Vec<Key> {
         let hash = self.call_hash(agent_id, fingerprint);
         let joins = self.joins.lock(Parts::<()>::of(hash));
-        let keys = joins.get(&hash).map(|keys| keys.all().to_vec()).unwrap_or_default();
+        let locations: Vec<u32> = joins.find(hash).collect();
         drop(joins);
-        let same = |key: &Key| {
-            self.with(*key, |live| match &live.state {
-                State::Pending(held) => {
-                    held.agent_id() == agent_id && held.asked_fingerprint() == Some(*fingerprint)
-                }
-                _ => false,
-            })
+        let place = |at: u32| {
+            let (part, slot) = (at % PARTS, at / PARTS);
+            let mut shard = self.shards.lock(part);
+            let (generation, live) = shard.in_slot(slot)?;
+            let State::Pending(held) = &live.state else { return None };
+            let same =
+                held.agent_id() == agent_id && held.asked_fingerprint() == Some(*fingerprint);
+            same.then(|| (Place::of(held), Key { shard: part, slot, generation }))
         };
-        keys.into_iter().filter(|key| same(key) == Some(true)).collect()
+        let mut found: Vec<_> = locations.into_iter().filter_map(place).collect();
+        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        found.into_iter().map(|(_, key)| key).collect()
     }
 
     /// Looks at a hold under its lock.

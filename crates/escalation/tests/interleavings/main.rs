@@ -11,6 +11,8 @@ mod driver;
 mod events;
 #[path = "../../src/held.rs"]
 mod held;
+#[path = "../../src/index.rs"]
+mod index;
 #[path = "../../src/machine.rs"]
 mod machine;
 #[path = "../../src/notify.rs"]
