@@ -128,6 +128,16 @@ pub trait Journal: Send + Sync {
     /// When the store cannot be read.
     async fn read_call(&self, call: &str) -> Result<Vec<Entry>, ReadError>;
 
+    /// Why the newest checkpoint covers the record at this place. `None` where there is none,
+    /// and from a journal that does not sign.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or is damaged there.
+    async fn coverage(&self, seq: u64) -> Result<Option<Coverage>, ReadError> {
+        let _ = seq;
+        Ok(None)
+    }
+
     /// Content filed under the record at this place, by its digest.
     ///
     /// # Errors

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use countersign_audit::key::Signer;
 use countersign_audit::tiles;
 use countersign_core::digest::Digest;
-use countersign_ports::journal::{AppendError, Batch, Committed, Entry, Journal, ReadError};
+use countersign_ports::journal::{
+    AppendError, Batch, Committed, Coverage, Entry, Journal, ReadError,
+};
 use countersign_ports::log::{Log, Proven};
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -172,6 +174,10 @@ impl Journal for SqliteJournal {
                 .optional()
         })
         .await
+    }
+
+    async fn coverage(&self, seq: u64) -> Result<Option<Coverage>, ReadError> {
+        Ok(self.proven(seq).await?.map(|proven| proven.coverage))
     }
 
     fn head(&self) -> watch::Receiver<u64> {
