@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_core::digest::Digest;
 use countersign_core::id::{AgentId, ApprovalRequestId, IdempotencyKey, ToolCallId};
 use countersign_ports::mcp::McpCaller;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::govern::{Governed, Kernel};
 use crate::policy::Rule;
 use crate::records::OwnKey;
+use crate::render::canonical;
 
 /// Idempotency keys of ended calls that are known.
 const KEYS_KEPT: usize = 10_000;
@@ -35,6 +38,18 @@ pub struct CallOptions {
     pub idempotency_key: Option<IdempotencyKey>,
     /// The MCP client that makes the call. Of equal calls that share a hold, the first one's.
     pub mcp: Option<Arc<dyn McpCaller>>,
+}
+
+/// SHA-256 over what a call is sent with, as canonical JSON: a key stands for that, in whatever
+/// order it was spelled.
+#[must_use]
+pub fn request_digest(tool: &str, arguments: &Map<String, Value>) -> Digest {
+    #[derive(Serialize)]
+    struct Sent<'a> {
+        tool: &'a str,
+        arguments: &'a Map<String, Value>,
+    }
+    Digest::of(canonical(&Sent { tool, arguments }))
 }
 
 /// Whether whoever makes a call is there.
@@ -300,6 +315,7 @@ pub(crate) struct Turn {
 
 /// Where the outcome of a call under a key is to be found.
 pub(crate) enum Whereabouts {
+    Ended(Arc<Governed>),
     Recorded(ToolCallId),
     /// It was asked about before a restart, and nobody has made it since.
     Asked(ApprovalRequestId),
@@ -540,7 +556,7 @@ impl Calls {
         let found = match keyed {
             Keyed::Making { .. } | Keyed::Left(None) => return None,
             Keyed::Left(Some(id)) => Whereabouts::Asked(id.clone()),
-            Keyed::Ended(governed) => Whereabouts::Recorded(governed.call_id.clone()?),
+            Keyed::Ended(governed) => Whereabouts::Ended(Arc::clone(governed)),
             Keyed::Recorded(call) => Whereabouts::Recorded(call.clone()),
         };
         Some((*request, found))

@@ -28,7 +28,9 @@ use crate::approval::{
     BrokerRecorder, EarlierApprovals, Need, argument_digests, call_id, called_off,
 };
 use crate::broker::{ApprovalBroker, GrantUse};
-use crate::call::{Call, CallOptions, Calls, End, Ends, Found as KeyFound, Off, Presence, Shared};
+use crate::call::{
+    Call, CallOptions, Calls, End, Ends, Found as KeyFound, Off, Presence, Shared, request_digest,
+};
 use crate::envelope::{nothing, summary};
 use crate::hooks::{Hook, HookCoordinator, HookStop, StopScope};
 use crate::notices;
@@ -405,8 +407,7 @@ impl Kernel {
                 match idempotency_key {
                     None => kernel.make(&run, &tool, &arguments, &ends, None).await,
                     Some(key) => {
-                        let request = json!({ "tool": tool, "arguments": arguments });
-                        let own = (key, Digest::of(canonical(&request)));
+                        let own = (key, request_digest(&tool, &arguments));
                         kernel.make_keyed(&run, &tool, &arguments, &ends, own).await
                     }
                 }

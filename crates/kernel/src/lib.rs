@@ -34,7 +34,7 @@ pub use broker::{
     Answer, ApprovalBroker, ApprovalDispatcher, AskError, Asked, DispatchError, GrantStatus,
     Question, SettleError,
 };
-pub use call::{Call, CallOptions};
+pub use call::{Call, CallOptions, request_digest};
 pub use edit::{EditError, EditPreview};
 pub use govern::{Denial, Governed, Kernel, Parts};
 pub use hooks::{

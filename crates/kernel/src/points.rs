@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::govern::{Denial, Kernel};
 use crate::hooks::{Accepted, HookDomain, HookMoment, HookStop, Observed};
+use crate::outcome::withheld;
 use crate::policy::Rule;
 use crate::records::{Base, BuildError, CallFacts, ToolStep};
 use crate::recovery::StartError;
@@ -401,10 +402,7 @@ impl Kernel {
         };
         if let Err(denial) = stopped {
             envelope.status = EnvelopeStatus::Error;
-            envelope.results = json!({
-                "error": "the call has run, and its result is withheld",
-                "withheld": { "code": denial.code, "message": denial.message },
-            });
+            envelope.results = withheld(&denial.code, &denial.message);
             envelope.output_hash = Digest::of([]).to_string();
             envelope.stderr = None;
             envelope.output_truncated = None;

@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use common::{World, args, hooked, seed, settle, start, until, world, world_with};
 use countersign_core::hold::{DecisionKind, HoldStatus};
-use countersign_core::hook::{HookMutationRight as Right, HookPoint, HookResponse};
+use countersign_core::hook::{
+    HookFailurePolicy, HookMutationRight as Right, HookPoint, HookResponse, HookSpec,
+};
 use countersign_core::id::IdempotencyKey;
-use countersign_kernel::{Call, CallOptions, Governed};
+use countersign_core::journal::JournalRecord;
+use countersign_kernel::{Call, CallOptions, Governed, Hook};
 use countersign_manifest::EnvelopeStatus;
 use countersign_ports::memory::ManualClock;
 use serde_json::{Value, json};
@@ -476,4 +479,76 @@ async fn a_revoked_grant_takes_the_approval_that_gave_it_along() {
     let _again = kept(&w, "write", file("a"));
     w.held().await;
     assert_eq!(w.ran(), 0);
+}
+
+#[tokio::test]
+async fn what_a_hook_kept_from_the_agent_is_not_told_under_its_key_later() {
+    let after = |rights: &[Right]| HookSpec {
+        failure: HookFailurePolicy::Deny,
+        ..common::blocking("h", HookPoint::AfterToolCall, rights)
+    };
+    let retry = HookResponse::RequestRetry(countersign_core::hook::HookNote {
+        redacted_summary: "again".into(),
+    });
+    let open = HookSpec { failure: HookFailurePolicy::FailOpenObserveOnly, ..after(&[]) };
+    type Case = (&'static str, fn(HookSpec, HookResponse) -> Hook, HookSpec, bool);
+    let broken: fn(HookSpec, HookResponse) -> Hook = |spec, _| common::broken(spec);
+    let answers: fn(HookSpec, HookResponse) -> Hook = common::answers;
+    let cases: [Case; 3] = [
+        ("it broke", broken, after(&[]), true),
+        ("it answered what it may not", answers, after(&[Right::RequestRetry]), true),
+        ("it broke, and may", broken, open, false),
+    ];
+    for (why, hook, spec, keeps) in cases {
+        let hook = || hook(spec.clone(), retry.clone());
+        let w = world_with(hooked(vec![hook()])).await;
+        let first = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+        assert_eq!(succeeded(&first), !keeps, "{why}");
+        // Whoever made it left, and sends it again.
+        let call = keyed(&w, "l", "write", file("a"));
+        w.held().await;
+        drop(call);
+        settle().await;
+        w.decide(DecisionKind::Approve, "ada").await.unwrap();
+        let left = keyed(&w, "l", "write", file("a")).outcome().await.unwrap();
+        assert_eq!(succeeded(&left), !keeps, "{why}");
+        assert!(w.kernel.hooks().flush().await);
+        // Also when the hook is not there any more.
+        for hooks in [vec![hook()], Vec::new()] {
+            let journal = common::cut(&w.journal, usize::MAX).await;
+            let clock = Arc::new(ManualClock::at(1_000_001));
+            let w = start(journal, clock, common::Setup { hooks, ..seed(2) }).await;
+            for (key, tool) in [("k", "look"), ("l", "write")] {
+                let again = keyed(&w, key, tool, file("a")).outcome().await.unwrap();
+                let told = serde_json::to_string(&again.envelope).unwrap();
+                assert_eq!(told.contains("done"), !keeps, "{why}: {told}");
+                let digest = countersign_core::digest::Digest::of("done\n").to_string();
+                assert_eq!(told.contains(&digest), !keeps, "{why}: {told}");
+                assert_eq!(succeeded(&again), !keeps, "{why}: {told}");
+                assert_eq!(again.envelope.results["withheld"].is_object(), keeps, "{why}: {told}");
+            }
+            assert_eq!(w.ran(), 0, "{why}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_a_hook_has_not_seen_is_not_told_past_it() {
+    let spec = common::blocking("h", HookPoint::AfterToolCall, &[Right::RewriteToolResult]);
+    let hook = || common::answers(spec.clone(), HookResponse::ObserveOnly);
+    let w = world_with(hooked(vec![hook()])).await;
+    let first = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+    assert!(succeeded(&first) && w.kernel.hooks().flush().await);
+    let story = w.records().await;
+    let result = |r: &JournalRecord| r.event_index.event_kind == "tool_result_recorded";
+    let result = story.iter().position(result).unwrap() + 1;
+    for (records, told) in [(result, false), (usize::MAX, true)] {
+        let journal = common::cut(&w.journal, records).await;
+        let clock = Arc::new(ManualClock::at(1_000_001));
+        let w = start(journal, clock, common::Setup { hooks: vec![hook()], ..seed(2) }).await;
+        let again = keyed(&w, "k", "look", file("a")).outcome().await.unwrap();
+        assert_eq!(succeeded(&again), told);
+        assert_eq!(again.envelope.results.to_string().contains("done"), told);
+        assert_eq!(w.ran(), 0);
+    }
 }
