@@ -11,64 +11,30 @@ use countersign_audit::receipt::Receipt;
 use countersign_core::digest::Digest;
 use serde_json::{Value, json};
 
-use crate::common::{Gateway, World, wait_for};
+use crate::common::mcp::Session;
+use crate::common::{Gateway, PATIENCE, World, principal, wait_for};
 
-/// One session of an MCP client that sends what it is told to.
+const VERSION: &str = "2025-11-25";
+
+/// A client that knows tasks.
 #[derive(Clone)]
-struct Session {
-    url: String,
-    token: String,
-    id: Option<String>,
-}
+struct Client(Session);
 
-impl Session {
+impl Client {
     fn open(gateway: &Gateway, token: &str) -> Self {
-        let mut session = Self { url: gateway.mcp().to_owned(), token: token.to_owned(), id: None };
-        let params = json!({
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": { "name": "raw", "version": "1" },
-        });
-        let (id, answer) = session.send("initialize", &params);
-        let tasks = &answer["result"]["capabilities"]["tasks"];
-        assert!(tasks["requests"]["tools"]["call"].is_object(), "{answer}");
-        session.id = id;
-        session
-    }
-
-    fn send(&self, method: &str, params: &Value) -> (Option<String>, Value) {
-        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut request = reqwest::Client::new()
-                .post(&self.url)
-                .bearer_auth(&self.token)
-                .header("accept", "application/json, text/event-stream")
-                .json(&message);
-            if let Some(id) = &self.id {
-                request = request.header("mcp-session-id", id);
-            }
-            let response = request.send().await.unwrap();
-            let id = response.headers().get("mcp-session-id").cloned();
-            let text = response.text().await.unwrap();
-            // A JSON document, or events, of which one has the answer.
-            let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-            let answer = data.chain([text.as_str()]).find_map(|data| {
-                let message: Value = serde_json::from_str(data.trim()).ok()?;
-                message.get("id").is_some().then_some(message)
-            });
-            let answer = answer.unwrap_or_else(|| panic!("{method}: {text}"));
-            (id.map(|id| id.to_str().unwrap().to_owned()), answer)
-        })
+        let (session, about) = Session::open_in(gateway, token, "raw", VERSION).unwrap();
+        let tasks = &about["capabilities"]["tasks"];
+        assert!(tasks["requests"]["tools"]["call"].is_object(), "{about}");
+        Self(session)
     }
 
     fn ask(&self, method: &str, params: &Value) -> Value {
-        let (_, answer) = self.send(method, params);
+        let answer = self.0.ask(method, params);
         answer.get("result").unwrap_or_else(|| panic!("{method}: {answer}")).clone()
     }
 
     fn refused(&self, method: &str, params: &Value) -> String {
-        let (_, answer) = self.send(method, params);
+        let answer = self.0.ask(method, params);
         assert_eq!(answer["error"]["code"], -32602, "{method}: {answer}");
         answer["error"]["message"].as_str().unwrap().to_owned()
     }
@@ -98,16 +64,6 @@ impl Session {
             (task["_meta"]["countersign/hold"] == hold["id"]).then_some(task)
         })
     }
-
-    fn end(&self) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let status = runtime.block_on(async {
-            let request = reqwest::Client::new().delete(&self.url).bearer_auth(&self.token);
-            let id = self.id.clone().unwrap();
-            request.header("mcp-session-id", id).send().await.unwrap().status()
-        });
-        assert!(status.is_success(), "{status}");
-    }
 }
 
 fn approve(world: &World, hold: &Value) {
@@ -125,7 +81,7 @@ fn check_receipt(world: &World, result: &Value) {
 fn a_task_is_made_at_once_and_its_result_is_that_of_the_call() {
     let world = World::new();
     let gateway = world.start();
-    let session = Session::open(&gateway, gateway.token());
+    let session = Client::open(&gateway, gateway.token());
     let tools = session.ask("tools/list", &json!({}));
     let tools = tools["tools"].as_array().unwrap();
     assert!(tools.iter().all(|tool| tool["execution"]["taskSupport"] == "optional"));
@@ -174,7 +130,7 @@ fn a_task_is_made_at_once_and_its_result_is_that_of_the_call() {
 fn cancelling_calls_the_call_off_and_that_is_recorded() {
     let world = World::new();
     let gateway = world.start();
-    let session = Session::open(&gateway, gateway.token());
+    let session = Client::open(&gateway, gateway.token());
     let task = session.start("create_directory", &json!({ "path": "made" }));
     let hold = world.held("create_directory");
     session.held(&task, &hold);
@@ -208,7 +164,7 @@ fn a_task_is_its_agents_alone_and_one_for_each_key() {
     let all = all.map(|(id, role, token)| principal(id, role, token));
     world.configure(&(all.concat() + &principal("ada", "approver", "token-ada")));
     let gateway = world.start();
-    let (one, two) = (Session::open(&gateway, "token-one"), Session::open(&gateway, "token-two"));
+    let (one, two) = (Client::open(&gateway, "token-one"), Client::open(&gateway, "token-two"));
     let call = |key: &str, limit: u32| {
         json!({
             "name": "git_log",
@@ -225,36 +181,44 @@ fn a_task_is_its_agents_alone_and_one_for_each_key() {
         assert!(why.contains("no such task"), "{why}");
     }
     assert_eq!(two.ask("tasks/list", &json!({}))["tasks"], json!([]));
-    // Sent again under the same key, it is the same task; another call is an error.
+    // Sent again under the same key, it is the same task, in whatever order it is spelled;
+    // another call is an error.
     assert_eq!(one.ask("tools/call", &call("mine", 1))["task"]["taskId"], task["taskId"]);
+    let spelled = |arguments: Value| {
+        let mut call = call("spelled", 1);
+        call["arguments"] = arguments;
+        one.ask("tools/call", &call)["task"]["taskId"].clone()
+    };
+    let first = spelled(json!({ "limit": 1, "style": "full" }));
+    assert_eq!(spelled(json!({ "style": "full", "limit": 1 })), first);
     assert_eq!(one.result(&task), result);
     let why = one.refused("tools/call", &call("mine", 2));
     assert!(why.contains("idempotency key"), "{why}");
     let intents = world.story().iter().filter(|kind| *kind == "tool_intent_recorded").count();
-    assert_eq!(intents, 1);
+    assert_eq!(intents, 2);
 }
 
 #[test]
 fn a_task_outlives_its_session_and_the_gateway() {
     let world = World::new();
     let gateway = world.start();
-    let first = Session::open(&gateway, gateway.token());
+    let first = Client::open(&gateway, gateway.token());
     let held = first.start("create_directory", &json!({ "path": "made" }));
     let hold = world.held("create_directory");
     first.held(&held, &hold);
     let done = first.start("git_log", &json!({ "limit": 1 }));
     let before = first.result(&done);
-    first.end();
+    first.0.end();
 
     // Another session of the same agent looks after it.
-    let second = Session::open(&gateway, gateway.token());
+    let second = Client::open(&gateway, gateway.token());
     assert_eq!(second.held(&held, &hold)["status"], "working");
     assert_eq!(second.result(&done), before);
     gateway.kill();
 
     let gateway = world.start();
     assert_eq!(gateway.banner["holds_reopened"], 1);
-    let third = Session::open(&gateway, gateway.token());
+    let third = Client::open(&gateway, gateway.token());
     let again = third.held(&held, &hold);
     assert_eq!((&again["status"], &again["taskId"]), (&json!("working"), &held["taskId"]));
     let waiting = third.waiting(&held);
@@ -267,9 +231,145 @@ fn a_task_outlives_its_session_and_the_gateway() {
     for part in ["status", "scan_id", "results", "output_hash"] {
         assert_eq!(after["structuredContent"][part], before["structuredContent"][part], "{part}");
     }
+    // With the proof of the same record, under a later checkpoint.
+    check_receipt(&world, &after);
+    let record = |result: &Value| result["_meta"]["countersign/receipt"]["record"].clone();
+    assert_eq!(record(&after), record(&before));
+    let other = json!({
+        "name": "git_log",
+        "arguments": { "limit": 2 },
+        "task": {},
+        "_meta": { "countersign/idempotency-key": done["taskId"] },
+    });
+    let why = third.refused("tools/call", &other);
+    assert!(why.contains("another call"), "{why}");
     let story = world.story();
     let count = |what: &str| story.iter().filter(|kind| *kind == what).count();
     assert_eq!((count("approval_requested"), count("tool_intent_recorded")), (1, 2), "{story:?}");
     let (whole, report) = world.verify();
     assert!(whole, "{report}");
+}
+
+#[test]
+fn what_becomes_of_a_task_is_told_to_its_session_once() {
+    let world = World::new();
+    let gateway = world.start();
+    let client = Client::open(&gateway, gateway.token());
+    let other = Client::open(&gateway, gateway.token());
+    let (notes, others) = (client.0.notes(), other.0.notes());
+    let call = json!({
+        "name": "create_directory",
+        "arguments": { "path": "made" },
+        "task": {},
+        "_meta": { "countersign/idempotency-key": "mine" },
+    });
+    let held = client.ask("tools/call", &call)["task"].clone();
+    let hold = world.held("create_directory");
+    client.held(&held, &hold);
+    for _ in 0..3 {
+        client.ask("tools/call", &call);
+    }
+    approve(&world, &hold);
+    client.result(&held);
+    let quick = client.start("git_log", &json!({ "limit": 1 }));
+    let mut told = Vec::new();
+    // In the order in which they came, up to the end of the last task.
+    loop {
+        let note = notes.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(note["method"], "notifications/tasks/status", "{note}");
+        let task = note["params"].clone();
+        let end = (&task["taskId"], &task["status"]) == (&quick["taskId"], &json!("completed"));
+        told.push(task);
+        if end {
+            break;
+        }
+    }
+    let count = |status: &str, of: &Value| {
+        let same = |told: &&Value| told["status"] == status && told["taskId"] == of["taskId"];
+        told.iter().filter(same).count()
+    };
+    assert_eq!((count("completed", &held), count("completed", &quick)), (1, 1), "{told:?}");
+    let waits = |task: &Value| task["_meta"]["countersign/hold"] == hold["id"];
+    assert!(count("working", &held) == 1 && waits(&told[0]), "{told:?}");
+    assert!(others.try_recv().is_err(), "told to a session that did not make it");
+}
+
+#[test]
+fn an_agent_has_so_many_tasks_and_ended_ones_are_kept_for_their_time() {
+    let world = World::new();
+    world.configure("[limits]\npending_per_agent = 300\n");
+    let gateway = world.start();
+    let client = Client::open(&gateway, gateway.token());
+    let call = |tool: &str, arguments: Value| json!({ "name": tool, "arguments": arguments, "task": { "ttl": 1 } });
+    let mut before = call("git_log", json!({ "limit": 1 }));
+    before["_meta"] = json!({ "countersign/idempotency-key": "before" });
+    let ended = client.ask("tools/call", &before)["task"].clone();
+    let result = client.result(&ended);
+    let listed = || {
+        let listed = client.ask("tasks/list", &json!({}));
+        listed["tasks"].as_array().unwrap().clone()
+    };
+    wait_for("the end of the time of a task that has ended", || listed().is_empty().then_some(()));
+    // The call's records have it all the same.
+    assert_eq!(client.result(&ended), result);
+
+    // One that has not ended is kept, however long that takes.
+    let held = |n: usize| call("create_directory", json!({ "path": format!("made-{n}") }));
+    let held: Vec<_> =
+        (0..256).map(|n| client.ask("tools/call", &held(n))["task"].clone()).collect();
+    assert!(listed().len() >= 256);
+    let refused = |method: &str, params: &Value| {
+        let answer = client.0.ask(method, params);
+        assert_eq!(answer["error"]["code"], -32000, "{answer}");
+        answer["error"]["message"].as_str().unwrap().to_owned()
+    };
+    let one_more = call("git_log", json!({ "limit": 1 }));
+    let why = refused("tools/call", &one_more);
+    assert!(why.contains("256 tasks") && why.contains("cancel"), "{why}");
+    // Nor by asking for one from before.
+    wait_for("the time of the other task to end", || (listed().len() == 256).then_some(()));
+    refused("tasks/get", &json!({ "taskId": "before" }));
+    assert_eq!(listed().len(), 256);
+    client.ask("tasks/cancel", &json!({ "taskId": held[7]["taskId"] }));
+    let task = client.ask("tools/call", &one_more)["task"].clone();
+    assert_eq!(client.result(&task)["isError"], false);
+    assert_eq!(client.get(&ended)["status"], "completed");
+    assert_eq!(client.get(&held[0])["status"], "working");
+}
+
+#[test]
+fn a_critic_asks_for_a_task_and_gets_the_verdict() {
+    let world = World::new();
+    let all = [("agent", "agent"), ("critic", "critic"), ("ada", "approver")];
+    world.configure(&all.map(|(id, role)| principal(id, role)).concat());
+    let gateway = world.start();
+    let (critic, about) = Session::open_in(&gateway, "critic-token", "raw", VERSION).unwrap();
+    assert_eq!(about["capabilities"]["tasks"], Value::Null, "{about}");
+    let tools = critic.ask("tools/list", &json!({}))["result"]["tools"].clone();
+    let name = tools[0]["name"].clone();
+    assert_eq!((tools.as_array().unwrap().len(), &tools[0]["execution"]), (1, &Value::Null));
+    let verdict = json!({
+        "director_output": "words",
+        "critic_assessment": "what the critic thinks",
+        "verdict": "approved",
+        "score": 0.5,
+        "dimension_scores": {},
+        "iteration": 1,
+    });
+    let call = json!({ "name": name, "arguments": verdict, "task": { "ttl": 1000 } });
+    let answer = critic.ask("tools/call", &call);
+    assert_eq!(answer["result"]["structuredContent"]["entry"]["index"], 0, "{answer}");
+    assert_eq!(answer["result"]["task"], Value::Null, "{answer}");
+    let call = json!({ "name": "git_log", "arguments": {}, "task": {} });
+    assert_eq!(critic.ask("tools/call", &call)["error"]["code"], -32602);
+    // Whether the agent has a task is nothing a critic can ask.
+    let agent = Client::open(&gateway, "agent-token");
+    let task = agent.start("git_log", &json!({ "limit": 1 }));
+    for method in ["tasks/get", "tasks/result", "tasks/cancel", "tasks/list"] {
+        let answer = critic.ask(method, &json!({ "taskId": task["taskId"] }));
+        assert_eq!(answer["error"]["code"], -32601, "{method}: {answer}");
+    }
+    agent.result(&task);
+    let intents = world.story().iter().filter(|kind| *kind == "tool_intent_recorded").count();
+    assert_eq!(intents, 1);
 }

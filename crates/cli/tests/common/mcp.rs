@@ -1,12 +1,14 @@
 //! An MCP client that does what a test tells it, and no more.
 
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
-use super::Gateway;
+use super::{Gateway, PATIENCE};
 
 /// An MCP client that knows enough to call tools: one session, one run.
+#[derive(Clone)]
 pub struct Session {
     url: String,
     token: String,
@@ -19,10 +21,20 @@ impl Session {
     }
 
     pub fn open_as(gateway: &Gateway, token: &str, name: &str) -> Result<Self, Value> {
+        Self::open_in(gateway, token, name, "2025-06-18").map(|(session, _)| session)
+    }
+
+    /// A session of this protocol version, and what the gateway says of itself.
+    pub fn open_in(
+        gateway: &Gateway,
+        token: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<(Self, Value), Value> {
         let (url, token) = (gateway.mcp().to_owned(), token.to_owned());
         let mut session = Self { url, token, id: None };
         let params = json!({
-            "protocolVersion": "2025-06-18",
+            "protocolVersion": version,
             "capabilities": {},
             "clientInfo": { "name": name, "version": "1" },
         });
@@ -34,41 +46,92 @@ impl Session {
         }
         session.id = Some(id.unwrap());
         session.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
-        Ok(session)
+        Ok((session, answer["result"].clone()))
     }
 
+    fn request(&self, method: reqwest::Method) -> reqwest::RequestBuilder {
+        let mut request = reqwest::Client::new()
+            .request(method, &self.url)
+            .bearer_auth(&self.token)
+            .header("accept", "application/json, text/event-stream");
+        if let Some(id) = &self.id {
+            request = request.header("mcp-session-id", id);
+        }
+        request
+    }
+
+    /// The session that it belongs to, and the answer; `null` when there is none.
     pub fn send(&self, message: &Value) -> (Option<String>, Value) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut request = reqwest::Client::new()
-                .post(&self.url)
-                .bearer_auth(&self.token)
-                .header("accept", "application/json, text/event-stream")
-                .json(message);
-            if let Some(id) = &self.id {
-                request = request.header("mcp-session-id", id);
-            }
-            let response = request.send().await.unwrap();
+        block_on(async {
+            let response = self.request(reqwest::Method::POST).json(message).send().await.unwrap();
             let id = response.headers().get("mcp-session-id").cloned();
             let text = response.text().await.unwrap();
-            // A JSON document, or events of which the last has it.
+            // A JSON document, or events, of which one has the answer.
             let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-            let data = data.map(str::trim).rfind(|data| !data.is_empty()).unwrap_or(&text);
+            let answer = data.chain([text.as_str()]).find_map(|data| {
+                let message: Value = serde_json::from_str(data.trim()).ok()?;
+                let answers = message.get("id").is_some() && message.get("method").is_none();
+                answers.then_some(message)
+            });
             let id = id.map(|id| id.to_str().unwrap().to_owned());
-            (id, serde_json::from_str(data).unwrap_or(Value::Null))
+            (id, answer.unwrap_or(Value::Null))
         })
     }
 
+    /// The answer to one request.
+    pub fn ask(&self, method: &str, params: &Value) -> Value {
+        let message = json!({ "jsonrpc": "2.0", "id": 2, "method": method, "params": params });
+        let (_, answer) = self.send(&message);
+        assert!(!answer.is_null(), "{method}: no answer");
+        answer
+    }
+
+    /// What the session says unasked from now on. Read until nobody takes it.
+    pub fn notes(&self) -> Receiver<Value> {
+        let (session, (sender, notes)) = (self.clone(), channel());
+        let (open, opened) = channel();
+        std::thread::spawn(move || {
+            block_on(async {
+                let request = session.request(reqwest::Method::GET);
+                let mut response = request.send().await.unwrap();
+                open.send(response.status().as_u16()).unwrap();
+                let mut text = Vec::new();
+                while let Ok(Some(chunk)) = response.chunk().await {
+                    text.extend_from_slice(&chunk);
+                    while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                        let line: Vec<_> = text.drain(..=end).collect();
+                        let line = String::from_utf8(line).unwrap();
+                        let data = line.strip_prefix("data:").unwrap_or_default();
+                        let Ok(message) = serde_json::from_str(data.trim()) else { continue };
+                        if sender.send(message).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        });
+        assert_eq!(opened.recv_timeout(PATIENCE), Ok(200));
+        notes
+    }
+
+    pub fn end(&self) {
+        let status = block_on(async {
+            self.request(reqwest::Method::DELETE).send().await.unwrap().status()
+        });
+        assert!(status.is_success(), "{status}");
+    }
+
     pub fn call(&self, tool: &str, args: &Value) -> Value {
-        let params = json!({ "name": tool, "arguments": args });
-        let (_, answer) = self.send(&json!({
-            "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params,
-        }));
+        let answer = self.ask("tools/call", &json!({ "name": tool, "arguments": args }));
         answer["result"]["structuredContent"].clone()
     }
 
     pub fn spawn(&self, tool: &'static str, args: Value) -> JoinHandle<Value> {
-        let (url, token, id) = (self.url.clone(), self.token.clone(), self.id.clone());
-        std::thread::spawn(move || Self { url, token, id }.call(tool, &args))
+        let session = self.clone();
+        std::thread::spawn(move || session.call(tool, &args))
     }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }

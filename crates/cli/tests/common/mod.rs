@@ -249,11 +249,15 @@ impl Gateway {
 
     /// One request on a connection of its own.
     pub fn send(&self, request: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        self.send_text(request, token, &body.map(Value::to_string).unwrap_or_default())
+    }
+
+    /// As [`send`](Self::send), whatever the body is.
+    pub fn send_text(&self, request: &str, token: Option<&str>, body: &str) -> Answer {
         let address = self.mcp().strip_prefix("http://").unwrap().strip_suffix("/mcp").unwrap();
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let token = token.map_or(String::new(), |t| format!("Authorization: Bearer {t}\r\n"));
-        let body = body.map(Value::to_string).unwrap_or_default();
         let length = body.len();
         write!(
             stream,

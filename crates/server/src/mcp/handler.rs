@@ -37,7 +37,7 @@ use super::Passage;
 use super::caller::Client;
 use super::result::{answer, pending};
 use super::run::AgentRun;
-use super::tasks::{NewTask, Task, TaskAsked, Tasks};
+use super::tasks::{NewTask, Seen, Task, TaskAsked, Tasks};
 use super::upstream;
 use crate::auth::{Principal, Role};
 use crate::critics;
@@ -649,10 +649,15 @@ impl Handler {
         let key = idempotency_key(&ctx.meta)?;
         let arguments = request.arguments.unwrap_or_default();
         let new = NewTask { run, tool: &request.name, arguments, key, asked };
-        let task = self.shared.tasks.start(gateway, new)?;
-        let told = (Arc::clone(gateway), Arc::clone(session), Arc::clone(&task), ctx.peer.clone());
-        tokio::spawn(tell_of_task(told));
-        Ok(json!({ "task": task.to_json(&gateway.kernel) }))
+        let (task, new) = self.shared.tasks.start(gateway, new)?;
+        let seen = task.seen();
+        let told = json!({ "task": task.to_json(&gateway.kernel) });
+        // However often it is sent again under its key, its changes are told once.
+        if new {
+            let about = (Arc::clone(gateway), Arc::clone(session), task, ctx.peer.clone());
+            tokio::spawn(tell_of_task(about, seen));
+        }
+        Ok(told)
     }
 
     async fn task(
@@ -698,8 +703,8 @@ impl Handler {
 /// Tells the client of a session what becomes of its task, as long as the session lasts.
 async fn tell_of_task(
     (gateway, session, task, peer): (Arc<Gateway>, Arc<AgentRun>, Arc<Task>, Peer<RoleServer>),
+    mut seen: Seen,
 ) {
-    let mut seen = task.seen();
     loop {
         tokio::select! {
             () = session.over() => return,

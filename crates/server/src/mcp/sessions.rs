@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::events::{NoEvents, SessionEvents};
 use super::handler::{Shared, as_read_here, with_tasks};
 use super::run::AgentRun;
-use crate::auth::Principal;
+use crate::auth::{Principal, Role};
 
 /// Sessions of one principal. One more, and the one idle longest ends.
 const PER_PRINCIPAL_MAX: usize = 128;
@@ -251,8 +251,10 @@ impl SessionManager for Sessions {
             }
         }
         let answer = session.manager.initialize_session(id, message).await?;
+        // Only agents call tools.
+        let agent = session.run.get().is_some_and(|run| run.principal.has_any(&[Role::Agent]));
         Ok(match answer {
-            ServerJsonRpcMessage::Response(mut answer) => {
+            ServerJsonRpcMessage::Response(mut answer) if agent => {
                 answer.result = with_tasks(answer.result);
                 ServerJsonRpcMessage::Response(answer)
             }

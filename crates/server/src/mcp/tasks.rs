@@ -12,7 +12,7 @@ use countersign_core::digest::Digest;
 use countersign_core::hold::HoldStatus;
 use countersign_core::id::{ApprovalRequestId, IdempotencyKey};
 use countersign_escalation::time::rfc3339;
-use countersign_kernel::{Call, CallOptions, Kernel, Run};
+use countersign_kernel::{CallOptions, Kernel, Run, TakenUp, request_digest};
 use countersign_ports::entropy::random_id;
 use rmcp::ErrorData;
 use rmcp::model::CallToolResult;
@@ -31,6 +31,8 @@ const BYTES_MAX: usize = 8 << 20;
 /// How long an ended task is kept when its client does not say, and at most.
 const TTL: Duration = Duration::from_secs(60 * 60);
 const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Characters of what is said of a task's state.
+const MESSAGE_MAX: usize = 200;
 /// How often a client should ask.
 const POLL: Duration = Duration::from_secs(2);
 
@@ -64,6 +66,7 @@ enum State {
 
 struct Ended {
     status: &'static str,
+    /// Milliseconds since the Unix epoch.
     at: u64,
     answer: Answer,
     bytes: usize,
@@ -71,8 +74,8 @@ struct Ended {
 
 pub(crate) struct Task {
     id: IdempotencyKey,
-    /// What it was made with; absent when it was found in the journal.
-    sent: Option<Digest>,
+    /// Of what it was made with.
+    sent: Digest,
     created: u64,
     ttl: Duration,
     hold: watch::Receiver<Option<ApprovalRequestId>>,
@@ -80,22 +83,30 @@ pub(crate) struct Task {
     off: CancellationToken,
 }
 
-/// All tasks, by agent.
+/// All tasks, by agent. Clones are handles to one table.
+#[derive(Clone, Default)]
+pub(crate) struct Tasks(Arc<Inner>);
+
 #[derive(Default)]
-pub(crate) struct Tasks(Mutex<HashMap<String, Vec<Arc<Task>>>>);
+struct Inner {
+    all: Mutex<HashMap<String, Vec<Arc<Task>>>>,
+    /// Held while a task is taken from the journal: of two who ask for it at once, the second
+    /// finds what the first has taken up.
+    taking: tokio::sync::Mutex<()>,
+}
 
 impl Tasks {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Task>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the call, and gives its task. Sent again under the client's own key, it is the
-    /// same task.
+    /// same task; whether it is a new one, the second value says.
     pub(crate) fn start(
         &self,
         gateway: &Arc<Gateway>,
         new: NewTask<'_>,
-    ) -> Result<Arc<Task>, ErrorData> {
+    ) -> Result<(Arc<Task>, bool), ErrorData> {
         let NewTask { run, tool, arguments, key, asked } = new;
         let id = match key {
             Some(key) => key,
@@ -104,32 +115,36 @@ impl Tasks {
                 .and_then(|id| IdempotencyKey::new(format!("task.{id}")).map_err(|e| e.to_string()))
                 .map_err(|error| ErrorData::internal_error(format!("no id: {error}"), None))?,
         };
-        let sent = json!({ "tool": tool, "arguments": arguments });
-        let sent = Digest::of(sent.to_string());
+        let sent = request_digest(tool, &arguments);
         let now = gateway.clock.now_millis();
         let mut all = self.lock();
         let own = all.entry(run.agent_id().to_string()).or_default();
-        make_room(own, now);
+        forget(own, now);
         if let Some(task) = own.iter().find(|task| task.id == id) {
-            return match task.sent.is_none_or(|before| before == sent) {
-                true => Ok(Arc::clone(task)),
+            return match task.sent == sent {
+                true => Ok((Arc::clone(task), false)),
                 false => {
                     let text = "another call was made under this idempotency key";
                     Err(ErrorData::invalid_params(text, None))
                 }
             };
         }
-        if own.len() >= TASKS_MAX {
-            let text = format!("{TASKS_MAX} tasks of this agent are working already");
-            return Err(ErrorData::new(UNAVAILABLE, text, None));
-        }
+        make_room(own)?;
         let options = CallOptions { kept: true, idempotency_key: Some(id.clone()), mcp: None };
         let call = gateway.kernel.call(run, tool, &arguments, options);
         let ttl = asked.ttl_ms.map_or(TTL, Duration::from_millis).min(TTL_MAX);
-        let task = Task::new(id, Some(sent), now, ttl, &call);
+        let task = Task::new(id, sent, now, ttl, call.hold());
         own.push(Arc::clone(&task));
-        gateway.calls.spawn(drive(Arc::clone(gateway), Arc::clone(&task), call));
-        Ok(task)
+        drop(all);
+        let taken = TakenUp {
+            tool: tool.to_owned(),
+            request: sent,
+            made: false,
+            made_at_millis: now,
+            call,
+        };
+        self.drive(gateway, run, &task, taken);
+        Ok((task, true))
     }
 
     /// The task, from the journal if need be.
@@ -146,9 +161,18 @@ impl Tasks {
             ErrorData::invalid_params(text, None)
         };
         let id = IdempotencyKey::new(id).map_err(|_| missing())?;
-        let same = |task: &&Arc<Task>| task.id == id;
-        if let Some(task) = self.lock().get(agent).and_then(|own| own.iter().find(same)) {
-            return Ok(Arc::clone(task));
+        let known = || {
+            let mut all = self.lock();
+            let own = all.get_mut(agent)?;
+            forget(own, gateway.clock.now_millis());
+            own.iter().find(|task| task.id == id).cloned()
+        };
+        if let Some(task) = known() {
+            return Ok(task);
+        }
+        let _taking = self.0.taking.lock().await;
+        if let Some(task) = known() {
+            return Ok(task);
         }
         if gateway.stopping.is_cancelled() {
             return Err(stopping());
@@ -159,54 +183,96 @@ impl Tasks {
             ErrorData::internal_error("the journal cannot be read", None)
         })?;
         let taken = taken.ok_or_else(missing)?;
+        let created = taken.made_at_millis;
+        let task = Task::new(id.clone(), taken.request, created, TTL, taken.call.hold());
+        let mut working = Some(taken);
+        // What has ended does not work again, not for a moment.
+        if let Some(made) = working.take_if(|taken| taken.made) {
+            task.state.send_replace(drive(gateway, &task, made).await);
+        }
         let mut all = self.lock();
         let own = all.entry(agent.to_owned()).or_default();
-        make_room(own, gateway.clock.now_millis());
-        if let Some(task) = own.iter().find(same) {
-            return Ok(Arc::clone(task));
-        }
-        let task = Task::new(id.clone(), None, taken.made_at_millis, TTL, &taken.call);
+        make_room(own)?;
         own.push(Arc::clone(&task));
-        gateway.calls.spawn(drive(Arc::clone(gateway), Arc::clone(&task), taken.call));
+        forget(own, gateway.clock.now_millis());
+        drop(all);
+        if let Some(taken) = working {
+            self.drive(gateway, run, &task, taken);
+        }
         Ok(task)
+    }
+
+    /// Follows the call to its end, whoever is connected.
+    fn drive(&self, gateway: &Arc<Gateway>, run: &Run, task: &Arc<Task>, taken: TakenUp) {
+        let (tasks, agent) = (self.clone(), run.agent_id().to_string());
+        let (gateway, task) = (Arc::clone(gateway), Arc::clone(task));
+        let calls = gateway.calls.clone();
+        calls.spawn(async move {
+            let state = drive(&gateway, &task, taken).await;
+            // INVARIANT: what is too much goes when it comes, not when somebody looks.
+            let mut all = tasks.lock();
+            task.state.send_replace(state);
+            if let Some(own) = all.get_mut(&agent) {
+                forget(own, gateway.clock.now_millis());
+            }
+        });
     }
 
     /// The agent's tasks since the gateway started, and those from before that it asked for.
     pub(crate) fn list(&self, gateway: &Gateway, run: &Run) -> Value {
         let mut all = self.lock();
         let own = all.entry(run.agent_id().to_string()).or_default();
-        make_room(own, gateway.clock.now_millis());
+        forget(own, gateway.clock.now_millis());
         let tasks: Vec<_> = own.iter().map(|task| task.to_json(&gateway.kernel)).collect();
         json!({ "tasks": tasks })
     }
 }
 
-/// Forgets ended tasks: those whose time is over, and the oldest of too many.
-fn make_room(own: &mut Vec<Arc<Task>>, now: u64) {
-    own.retain(|task| match &*task.state.borrow() {
-        State::Ended(ended) => now < ended.at.saturating_add(millis(task.ttl)),
-        _ => true,
+/// Forgets ended tasks: those whose time is over, and of too many bytes those that ended first.
+fn forget(own: &mut Vec<Arc<Task>>, now: u64) {
+    own.retain(|task| {
+        task.end().is_none_or(|ended| now < ended.at.saturating_add(millis(task.ttl)))
     });
-    let bytes = |task: &Arc<Task>| match &*task.state.borrow() {
-        State::Ended(ended) => Some(ended.bytes),
-        _ => None,
-    };
-    while own.len() >= TASKS_MAX || own.iter().filter_map(bytes).sum::<usize>() > BYTES_MAX {
-        let Some(oldest) = own.iter().position(|task| bytes(task).is_some()) else { return };
-        own.remove(oldest);
+    let bytes = |task: &Arc<Task>| task.end().map_or(0, |ended| ended.bytes);
+    while own.iter().map(bytes).sum::<usize>() > BYTES_MAX && forget_first(own) {}
+}
+
+/// Makes room for one more task.
+fn make_room(own: &mut Vec<Arc<Task>>) -> Result<(), ErrorData> {
+    while own.len() >= TASKS_MAX {
+        if !forget_first(own) {
+            let text = format!(
+                "{TASKS_MAX} tasks of this agent are working already; wait for one of them, or \
+                 cancel one"
+            );
+            return Err(ErrorData::new(UNAVAILABLE, text, None));
+        }
     }
+    Ok(())
+}
+
+/// Forgets the task that ended first; `false` when none has.
+fn forget_first(own: &mut Vec<Arc<Task>>) -> bool {
+    let ended = own.iter().enumerate().filter_map(|(at, task)| Some((task.end()?.at, at)));
+    let Some((_, at)) = ended.min() else { return false };
+    own.remove(at);
+    true
 }
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Waits for the call until it has ended, whoever is connected.
-async fn drive(gateway: Arc<Gateway>, task: Arc<Task>, mut call: Call) {
+/// Waits for the call until it has ended.
+async fn drive(gateway: &Gateway, task: &Task, taken: TakenUp) -> State {
+    let TakenUp { tool, mut call, .. } = taken;
+    let upstream = super::upstream::is_upstream(&gateway.kernel, &tool);
+    let mut called_off = false;
     let governed = tokio::select! {
         biased;
         governed = call.outcome() => governed,
         () = task.off.cancelled() => {
+            called_off = true;
             call.call_off();
             call.outcome().await
         }
@@ -219,38 +285,44 @@ async fn drive(gateway: Arc<Gateway>, task: Arc<Task>, mut call: Call) {
     if let Ok(governed) = &governed
         && governed.denial.as_ref().is_some_and(|denial| left(&denial.code))
     {
-        task.state.send_replace(State::Left);
-        return;
+        return State::Left;
     }
     let broke = |error| ErrorData::internal_error(format!("the call: {error}"), None);
-    let mut answer = governed.map_err(broke).and_then(|governed| {
-        let upstream = super::upstream::is_upstream(&gateway.kernel, &governed.envelope.tool);
-        answer(governed, upstream)
-    });
+    let mut answer = governed.map_err(broke).and_then(|governed| answer(governed, upstream));
     let status = match &answer {
         Ok(result) if result.is_error != Some(true) => "completed",
-        _ if task.off.is_cancelled() => "cancelled",
+        _ if called_off => "cancelled",
         _ => "failed",
     };
     if let Ok(result) = &mut answer {
         let meta = result.meta.get_or_insert_default();
         meta.0.insert(RELATED.to_owned(), json!({ "taskId": task.id }));
     }
-    let bytes = answer.as_ref().map_or(0, super::result::size);
+    let bytes = match &answer {
+        Ok(result) => super::result::size(result),
+        Err(error) => super::result::size(error),
+    };
     let ended = Ended { status, at: gateway.clock.now_millis(), answer, bytes };
-    task.state.send_replace(State::Ended(Arc::new(ended)));
+    State::Ended(Arc::new(ended))
 }
 
 impl Task {
     fn new(
         id: IdempotencyKey,
-        sent: Option<Digest>,
+        sent: Digest,
         created: u64,
         ttl: Duration,
-        call: &Call,
+        hold: watch::Receiver<Option<ApprovalRequestId>>,
     ) -> Arc<Self> {
         let (state, off) = (watch::Sender::new(State::Working), CancellationToken::new());
-        Arc::new(Self { id, sent, created, ttl, hold: call.hold(), state, off })
+        Arc::new(Self { id, sent, created, ttl, hold, state, off })
+    }
+
+    fn end(&self) -> Option<Arc<Ended>> {
+        match &*self.state.borrow() {
+            State::Ended(ended) => Some(Arc::clone(ended)),
+            State::Working | State::Left => None,
+        }
     }
 
     pub(crate) fn hold(&self) -> watch::Receiver<Option<ApprovalRequestId>> {
@@ -293,17 +365,29 @@ impl Task {
 
     /// Returns when the state has changed, or a person is asked. `false` when nothing follows.
     pub(crate) async fn changed(&self, seen: &mut Seen) -> bool {
-        if let State::Ended(_) | State::Left = &*seen.state.borrow_and_update() {
+        if seen.end {
             return false;
         }
-        tokio::select! {
-            Ok(()) = seen.hold.changed() => true,
-            changed = seen.state.changed() => changed.is_ok(),
+        loop {
+            tokio::select! {
+                biased;
+                changed = seen.state.changed() => {
+                    seen.end = !matches!(&*seen.state.borrow_and_update(), State::Working);
+                    return changed.is_ok();
+                }
+                Ok(()) = seen.hold.changed() => {
+                    if seen.hold.borrow_and_update().is_some() {
+                        return true;
+                    }
+                }
+            }
         }
     }
 
+    /// What is known of it now: to be taken before it is told how it stands, so that nothing
+    /// that comes after that is missed.
     pub(crate) fn seen(&self) -> Seen {
-        Seen { state: self.state.subscribe(), hold: self.hold.clone() }
+        Seen { state: self.state.subscribe(), hold: self.hold.clone(), end: self.end().is_some() }
     }
 
     /// Waits for the end, and gives what the call would have been answered with.
@@ -320,7 +404,7 @@ impl Task {
             let text = format!("the task has ended before: it is {status}");
             ErrorData::invalid_params(text, None)
         };
-        if let State::Ended(ended) = &*self.state.borrow() {
+        if let Some(ended) = self.end() {
             return Err(over(ended.status));
         }
         self.off.cancel();
@@ -346,16 +430,91 @@ impl Task {
 pub(crate) struct Seen {
     state: watch::Receiver<State>,
     hold: watch::Receiver<Option<ApprovalRequestId>>,
+    /// Nothing follows.
+    end: bool,
 }
 
 impl Ended {
     fn message(&self) -> String {
         let text = match &self.answer {
-            Ok(_) if self.status == "completed" => return "done".to_owned(),
-            Ok(result) => result.content.first().and_then(|part| part.as_text()),
-            Err(error) => return error.message.to_string(),
+            Ok(_) if self.status == "completed" => "done",
+            Ok(result) => {
+                let text = result.content.first().and_then(|part| part.as_text());
+                text.map_or("failed", |text| &text.text)
+            }
+            Err(error) => &error.message,
         };
-        let line = text.and_then(|text| text.text.lines().next()).unwrap_or("failed");
-        line.chars().take(200).collect()
+        text.lines().next().unwrap_or("failed").chars().take(MESSAGE_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(n: usize) -> Arc<Task> {
+        let id = IdempotencyKey::new(format!("task.{n}")).unwrap();
+        let (_, hold) = watch::channel(None);
+        Task::new(id, Digest::of("sent"), 0, Duration::from_millis(10), hold)
+    }
+
+    fn ended(n: usize, at: u64, bytes: usize) -> Arc<Task> {
+        let (task, answer) = (task(n), Ok(CallToolResult::default()));
+        let end = Ended { status: "completed", at, answer, bytes };
+        task.state.send_replace(State::Ended(Arc::new(end)));
+        task
+    }
+
+    fn names(own: &[Arc<Task>]) -> Vec<&str> {
+        own.iter().map(|task| task.id.as_str()).collect()
+    }
+
+    #[test]
+    fn an_ended_task_is_kept_for_its_time_and_one_that_works_for_ever() {
+        let mut own = vec![task(0), ended(1, 100, 1), ended(2, 101, 1)];
+        forget(&mut own, 109);
+        assert_eq!(names(&own), ["task.0", "task.1", "task.2"]);
+        forget(&mut own, 110);
+        assert_eq!(names(&own), ["task.0", "task.2"]);
+        forget(&mut own, u64::MAX);
+        assert_eq!(names(&own), ["task.0"]);
+    }
+
+    #[test]
+    fn of_too_many_bytes_those_go_that_ended_first() {
+        let mut own = vec![ended(0, 3, BYTES_MAX / 2), ended(1, 1, BYTES_MAX / 2), task(2)];
+        forget(&mut own, 3);
+        assert_eq!(own.len(), 3);
+        own.push(ended(3, 2, 1));
+        forget(&mut own, 3);
+        assert_eq!(names(&own), ["task.0", "task.2", "task.3"]);
+        own.push(ended(4, 4, BYTES_MAX + 1));
+        forget(&mut own, 4);
+        assert_eq!(names(&own), ["task.2"]);
+    }
+
+    #[test]
+    fn there_is_room_for_one_more_while_one_of_them_has_ended() {
+        let mut own: Vec<_> = (0..TASKS_MAX - 1).map(task).collect();
+        make_room(&mut own).unwrap();
+        own.push(ended(TASKS_MAX, 1, 1));
+        make_room(&mut own).unwrap();
+        assert_eq!(own.len(), TASKS_MAX - 1);
+        own.push(task(TASKS_MAX + 1));
+        let error = make_room(&mut own).unwrap_err();
+        assert_eq!((error.code, own.len()), (UNAVAILABLE, TASKS_MAX));
+    }
+
+    #[tokio::test]
+    async fn an_end_that_comes_before_anybody_looks_is_seen_once() {
+        let task = task(0);
+        let mut seen = task.seen();
+        let answer = Err(ErrorData::internal_error("\u{e4}".repeat(10_000), None));
+        let end = Ended { status: "failed", at: 1, answer, bytes: 0 };
+        assert_eq!(end.message().chars().count(), MESSAGE_MAX);
+        task.state.send_replace(State::Ended(Arc::new(end)));
+        assert!(task.changed(&mut seen).await);
+        assert!(!task.changed(&mut seen).await);
+        assert!(!task.changed(&mut task.seen()).await, "told as it stands");
     }
 }
