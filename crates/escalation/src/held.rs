@@ -441,6 +441,9 @@ impl Held {
             kind: self.asked.kind,
         };
         let edited = self.changed(|since| {
+            // Also when it is changed back: whoever answered before has not seen what was made
+            // of it since, and looks again.
+            since.votes.retain(|vote| vote.fingerprint != Some(edit.fingerprint));
             since.edited_from = from;
             since.edited = true;
         });

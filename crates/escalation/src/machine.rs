@@ -53,7 +53,8 @@ pub enum Event {
         /// refused; without this it is about the call as it is.
         seen: Option<Digest>,
     },
-    /// A person changed the arguments. What was voted before does not count any more.
+    /// A person changed the arguments, or changed them back. What was voted before does not count
+    /// any more.
     Edit(Approver, Box<Edit>),
     /// A person says that they are looking at it.
     Claim {

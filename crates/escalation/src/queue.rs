@@ -341,8 +341,9 @@ impl EscalationQueue {
         }
     }
 
-    /// Changes the call that an approval releases. What was voted before does not count any
-    /// more; whoever edits may vote then, like everybody. Returns once that is durable.
+    /// Changes the call that an approval releases, or changes it back. What was voted before does
+    /// not count any more; whoever edits may vote then, like everybody. Returns once that is
+    /// durable.
     ///
     /// # Errors
     /// When it does not count; the error says why.

@@ -261,6 +261,15 @@ async fn an_edit_resets_votes_and_answers_to_what_was_shown_before_do_not_count(
     waiting.outcome().await.unwrap();
     let changes = b.sink.changes.lock().unwrap().clone();
     assert_eq!(changes, [Change::Voted, Change::Edited(person("eve")), Change::Voted]);
+    // Changed back, it is not what was looked at then.
+    let _waiting = b.hold_under(3, 60, policy(&[("ops", 2)]));
+    b.approve(3, of("ada", &["ops"])).await.unwrap().unwrap();
+    b.queue.edit(&id(3), person("eve"), edit("other")).await.unwrap();
+    let held = b.queue.edit(&id(3), person("eve"), edit("asked")).await.unwrap();
+    assert_eq!((held.fingerprint(), held.approvals().len()), (Some(asked), 0));
+    let voted = b.approve(3, of("bob", &["ops"])).await.unwrap();
+    assert_eq!(voted.err(), None, "one of two");
+    assert_eq!(b.approve(3, of("ada", &["ops"])).await, APPROVED, "ada looked again");
     // The agent that asks again asks for what it asked first.
     let _waiting = b.hold(2, 60);
     b.queue.edit(&id(2), person("eve"), edit("other")).await.unwrap();

@@ -218,7 +218,10 @@ impl World {
                 let Some(naive) = self.model.get_mut(hold) else { return };
                 let expected = Self::answer(naive, who).unwrap_or_else(|| {
                     let other = naive.call != to;
-                    naive.call = to;
+                    if other {
+                        naive.call = to;
+                        naive.votes.retain(|(_, call)| *call != to);
+                    }
                     if other { "yes".into() } else { "no".into() }
                 });
                 let mut edit = edit("other");

@@ -8,6 +8,7 @@ use countersign_core::digest::Digest;
 use countersign_core::hold::{Approver, Decision, HoldPolicy};
 use countersign_core::hook::{HookPoint, HookResponse, HookSpec, HookView};
 use countersign_core::id::{ApprovalRequestId, ContentRef, HookId};
+use countersign_escalation::machine::{Event, Illegal, State, step};
 use countersign_escalation::{Edit, Held, Refusal, ResolveError, Voted, Voter};
 use countersign_manifest::{ArgProblem, Manifest};
 use countersign_ports::journal::Content;
@@ -17,7 +18,7 @@ use crate::approval::{context, coverable};
 use crate::govern::{Denial, Kernel};
 use crate::hooks::{Accepted, Brake, HookDomain};
 use crate::points::{PlannedCall, Presentation, ToolRequest};
-use crate::policy::{PolicyCall, Rule};
+use crate::policy::{Demand, PolicyCall, Rule};
 use crate::records::CallFacts;
 use crate::render::Rendering;
 
@@ -80,9 +81,13 @@ impl Edits {
         made.iter().find(|edited| edited.edit.fingerprint == fingerprint).cloned()
     }
 
+    /// Puts it beside the one that stands, if it does come to stand; no other can be decided
+    /// about any more.
     pub(crate) fn stage(&self, edited: Arc<EditedCall>) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.retain(|other| other.edit.fingerprint != edited.edit.fingerprint);
+        let old = made.len().saturating_sub(1);
+        made.drain(..old);
         made.push(edited);
     }
 
@@ -179,23 +184,22 @@ impl HeldCall {
         let agent = &asked.agent_id;
         let judged = PolicyCall { manifest, agent, arguments: &call.planned.args };
         let demand = kernel.policy().demand(&judged, self.asks.clone());
-        // The approvals that the hold asks for have to be enough for the changed call as well.
-        if let Some(demand) = &demand
-            && demand.policy.is_some()
-            && demand.policy != self.policy
-        {
-            return Err(EditError::OtherRule(demand.rule.text.clone()));
-        }
+        self.is_enough(demand.as_ref())?;
         let (policy, digest) = (kernel.policy(), kernel.policy_digest());
         let coverable =
             coverable(policy, digest, asked, manifest, &call.planned.args, self.asked_at)
                 .filter(|_| demand.is_some_and(|demand| demand.session_grants));
         let rendering = &call.rendering;
-        // What hooks said around the call stays; the call itself is shown as it is.
-        let presentation = self.presentation.clone().map(|shown| Presentation {
-            summary: rendering.command.clone(),
-            asked_summary: rendering.command.clone(),
-            ..shown
+        // What hooks said around the call stays; the call itself is shown as it is. Changed back,
+        // it is shown as it was.
+        let back = call.facts.fingerprint == asked.fingerprint;
+        let presentation = self.presentation.clone().map(|shown| match back {
+            true => shown,
+            false => Presentation {
+                summary: rendering.command.clone(),
+                asked_summary: rendering.command.clone(),
+                ..shown
+            },
         });
         let shown = presentation.as_ref();
         let Some(fingerprint) = call.facts.fingerprint else { return Err(EditError::Stale) };
@@ -232,6 +236,16 @@ impl HeldCall {
             coverable,
         });
         Ok(Planned { call, edited, edit, context })
+    }
+
+    /// The approvals that the hold asks for have to be enough for the changed call as well.
+    fn is_enough(&self, demand: Option<&Demand>) -> Result<(), EditError> {
+        match demand {
+            Some(demand) if demand.policy.is_some() && demand.policy != self.policy => {
+                Err(EditError::OtherRule(demand.rule.text.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An edit from before a restart, for the queue; `None` unless it is the same to the last
@@ -274,8 +288,27 @@ impl HookDomain for Checked<'_> {
         }
     }
 
-    // That a person is asked is so already.
-    fn apply(&mut self, _: HookResponse) {}
+    // A person is asked already; for a hook's sake it may have to be somebody else.
+    fn apply(&mut self, response: HookResponse) {
+        self.request.apply(response);
+    }
+}
+
+/// Whether the approval would count, once the call is changed: if not, it is not changed either.
+fn counts(
+    held: Held,
+    now: u64,
+    (voter, decision): (Voter, &Decision),
+    edit: &Edit,
+) -> Result<(), EditError> {
+    let by = voter.approver.clone();
+    let (seen, decision) = (Some(edit.fingerprint), decision.clone());
+    let made = step(&State::Pending(held), now, Event::Edit(by, Box::new(edit.clone())));
+    match made.and_then(|(made, _)| step(&made, now, Event::Vote { voter, decision, seen })) {
+        Err(Illegal::Refused(refusal)) => Err(ResolveError::from(refusal).into()),
+        // Of a deadline that has come, the queue knows how it ended.
+        Err(Illegal::Pair { .. }) | Ok(_) => Ok(()),
+    }
 }
 
 impl Kernel {
@@ -352,12 +385,14 @@ impl Kernel {
     ) -> Result<Voted, EditError> {
         let edits = self.editable(id)?;
         let turn = edits.turn.lock().await;
-        let (_, planned) = self.edited(id, &edits, &by, &arguments)?;
+        let (held, planned) = self.edited(id, &edits, &by, &arguments)?;
         let fingerprint = planned.edited.edit.fingerprint;
         if fingerprint != confirmed {
             return Err(EditError::OtherFingerprint(fingerprint));
         }
-        self.edit_hooks(planned.call).await?;
+        let voter = self.fitting(id, by.clone())?;
+        counts(held, self.now(), (voter, &decision), &planned.edit)?;
+        self.edit_hooks(&edits, planned.call).await?;
         edits.stage(planned.edited);
         let edited = match self.votable(id, &decision, &by.approver, Some(fingerprint)) {
             Ok(()) => self.queue().edit(id, by.approver.clone(), planned.edit).await.map(drop),
@@ -371,16 +406,17 @@ impl Kernel {
         Ok(self.vote(id, by, decision, Some(fingerprint)).await?)
     }
 
-    fn editable(&self, id: &ApprovalRequestId) -> Result<Arc<Edits>, EditError> {
-        let edits = self.broker().edits(id);
-        match edits.filter(|edits| edits.call.get().is_some()) {
-            Some(edits) => Ok(edits),
-            None => match self.queue().find_held(id) {
-                None => Err(ResolveError::NotFound.into()),
-                Some((hold, Some(outcome))) => Err(ResolveError::ended(hold, outcome).into()),
-                Some((_, None)) => Err(EditError::Stale),
-            },
+    /// A hold that goes on.
+    fn waiting(&self, id: &ApprovalRequestId) -> Result<Held, EditError> {
+        match self.queue().find_held(id).ok_or(ResolveError::NotFound)? {
+            (held, None) => Ok(held),
+            (held, Some(outcome)) => Err(ResolveError::ended(held, outcome).into()),
         }
+    }
+
+    fn editable(&self, id: &ApprovalRequestId) -> Result<Arc<Edits>, EditError> {
+        self.waiting(id)?;
+        self.broker().edits(id).ok_or(EditError::Stale)
     }
 
     fn edited(
@@ -390,11 +426,8 @@ impl Kernel {
         by: &Voter,
         arguments: &Map<String, Value>,
     ) -> Result<(Held, Planned), EditError> {
-        let Some(call) = edits.call.get() else { return Err(EditError::Stale) };
-        let (held, outcome) = self.queue().find_held(id).ok_or(ResolveError::NotFound)?;
-        if let Some(outcome) = outcome {
-            return Err(ResolveError::ended(held, outcome).into());
-        }
+        let held = self.waiting(id)?;
+        let call = edits.call.get().ok_or(EditError::Stale)?;
         if by.on_behalf_of.is_some() {
             let why = "whoever changes arguments answers for themselves";
             return Err(ResolveError::NotAllowed(why.to_owned()).into());
@@ -412,7 +445,7 @@ impl Kernel {
 
     /// The changed call passes the hooks that its arguments would have passed. What they say
     /// about an approver's idea stops that, and never the agent's run.
-    async fn edit_hooks(&self, mut call: PlannedCall) -> Result<(), EditError> {
+    async fn edit_hooks(&self, edits: &Edits, mut call: PlannedCall) -> Result<(), EditError> {
         let point = HookPoint::BeforeToolCall;
         if !self.hooks().has(point) {
             return Ok(());
@@ -433,7 +466,13 @@ impl Kernel {
                 format!("hook `{hook}` would change these arguments again; give them as it would");
             return Err(EditError::Hook { code, message });
         }
-        ran.map_err(|stop| stopped(Denial::by_hook(stop)))
+        ran.map_err(|stop| stopped(Denial::by_hook(stop)))?;
+        let ToolRequest { call, asks: Some(asks), .. } = checked.request else { return Ok(()) };
+        // Where a hook asks for a person, no rule that lets the call run counts.
+        let asked = edits.call.get().ok_or(EditError::Stale)?;
+        let (manifest, agent) = (&asked.manifest, &asked.facts.agent_id);
+        let judged = PolicyCall { manifest, agent, arguments: &call.planned.args };
+        asked.is_enough(self.policy().demand(&judged, Some(asks)).as_ref())
     }
 
     /// The call that was approved in the place of the one that was asked, planned again.

@@ -310,6 +310,8 @@ impl Fold {
             }
             HoldRecord::Escalated { steps, .. } => carried.escalated = *steps,
             HoldRecord::Edited { edit, .. } => {
+                // As in the queue: also answers about this very call were before the edit.
+                carried.votes.retain(|vote| vote.fingerprint != Some(edit.fingerprint));
                 self.edits.entry(id.clone()).or_default().push((seq, (**edit).clone()));
             }
         }

@@ -111,7 +111,11 @@ impl Kernel {
 
     /// The voter with the groups that the call's policy speaks of: no others are anybody's
     /// business, and the records stay small.
-    fn fitting(&self, id: &ApprovalRequestId, voter: Voter) -> Result<Voter, ResolveError> {
+    pub(crate) fn fitting(
+        &self,
+        id: &ApprovalRequestId,
+        voter: Voter,
+    ) -> Result<Voter, ResolveError> {
         let Some((held, _)) = self.queue().find_held(id) else { return Ok(voter) };
         let Some(policy) = held.policy() else {
             if voter.on_behalf_of.is_some() {

@@ -7,14 +7,15 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Setup, World, approver, args, blocking, start, world, world_with};
+use common::{Setup, World, approver, args, blocking, settle, start, world, world_with};
 use countersign_core::approval::{ApprovalDecision, ApprovalEdit, ApprovalRecord};
 use countersign_core::digest::Digest;
 use countersign_core::hold::{
     Decision, DecisionKind, Factor, GrantTerms, HeldAction, HoldRecord, HoldStatus,
 };
 use countersign_core::hook::{
-    HookInput, HookMutationRight, HookPoint, HookReason, HookResponse, ToolRequestPatch,
+    ApprovalRequestPatch, HookInput, HookMutationRight, HookNote, HookPoint, HookReason,
+    HookResponse, ToolRequestPatch,
 };
 use countersign_core::id::{AgentId, IdempotencyKey};
 use countersign_core::journal::JournalPayload;
@@ -46,6 +47,13 @@ fn terms(group: &str, count: u32) -> RuleTerms {
 
 /// A world in which calls of `write` take this, by the first rule whose condition holds.
 fn ruled(seed: u64, rules: &[(&str, Option<&str>, RuleTerms)]) -> Setup {
+    let held =
+        rules.iter().map(|(name, when, terms)| (*name, *when, RuleAction::Hold(terms.clone())));
+    acting(seed, "write", &held.collect::<Vec<_>>())
+}
+
+/// A world in which this becomes of calls of a tool.
+fn acting(seed: u64, tool: &str, rules: &[(&str, Option<&str>, RuleAction)]) -> Setup {
     let setup = common::seed(seed);
     let approvers = [("ada", "ops"), ("bob", "ops"), ("carol", "leads")];
     let people = People {
@@ -55,14 +63,14 @@ fn ruled(seed: u64, rules: &[(&str, Option<&str>, RuleTerms)]) -> Setup {
             .collect(),
         agents: [(AgentId::new("agent.a").unwrap(), None)].into(),
     };
-    let rules = rules.iter().map(|(name, when, terms)| ApprovalRule {
+    let rules = rules.iter().map(|(name, when, action)| ApprovalRule {
         name: (*name).into(),
         reason: None,
-        tools: vec!["write".into()],
+        tools: vec![tool.into()],
         agents: Vec::new(),
         risk: None,
         when: when.map(|when| when.parse().unwrap()),
-        action: RuleAction::Hold(terms.clone()),
+        action: action.clone(),
     });
     let (manifests, _) = ManifestSet::load(setup.tools.clone());
     let timeout = Policy::default().approval_timeout;
@@ -428,4 +436,167 @@ async fn a_call_whose_tool_or_policy_has_changed_cannot_be_edited() {
     let id = w.held().await.id;
     let error = w.kernel.edit_preview(&id, &ops("ada"), &args(json!({"file": "b"})));
     assert_eq!(error.unwrap_err(), EditError::Stale);
+}
+
+#[tokio::test]
+async fn an_edit_whose_approval_would_not_count_changes_nothing() {
+    let w = world_with(ruled(1, &[("two", None, terms("ops", 2))])).await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    let hold = w.held().await;
+    let (before, confirmed) = (w.records().await.len(), preview(&w, "ada", "b").await);
+    // One approver alone cannot approve for the session where it takes two.
+    let grant = GrantTerms { max_uses: 1, valid_for_ms: 60_000, any_value_of: Vec::new() };
+    let decision = Decision { grant: Some(grant), ..yes() };
+    let with = args(json!({"file": "b"}));
+    let edited = w.kernel.edit(&hold.id, ops("ada"), decision, with, confirmed).await;
+    let refused = EditError::Hold(ResolveError::Refused(Refusal::SharedGrant));
+    assert_eq!(edited.unwrap_err(), refused);
+    assert_eq!(unmoved(&w.held().await), unmoved(&hold));
+    assert_eq!(w.records().await.len(), before);
+}
+
+#[tokio::test]
+async fn a_call_that_is_changed_back_is_shown_as_it_was_and_has_to_be_looked_at_again() {
+    let spec = blocking(
+        "words",
+        HookPoint::BeforeApprovalRequest,
+        &[HookMutationRight::ModifyApprovalRequest],
+    );
+    let patch = ApprovalRequestPatch {
+        merge_patch: Some(json!({"summary": "touches a file", "note": "look twice"})),
+        redacted_summary: "words".into(),
+    };
+    let words =
+        || common::answers(spec.clone(), HookResponse::ModifyApprovalRequest(patch.clone()));
+    let setup = |seed| {
+        let setup = ruled(seed, &[("two", None, terms("ops", 2))]);
+        Setup { hooks: vec![words()], ..setup }
+    };
+    let w = world_with(setup(1)).await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    let asked = w.held().await;
+    w.kernel.vote(&asked.id, ops("ada"), yes(), asked.fingerprint).await.unwrap();
+    edit(&w, "bob", "b").await.unwrap();
+    let back = edit(&w, "bob", "a").await.unwrap();
+    let Voted::Counted(held) = back else { panic!("ada's answer was before the edits") };
+    assert_eq!(held.approvals().len(), 1);
+    let hold = w.held().await;
+    assert_eq!(hold.fingerprint, asked.fingerprint);
+    assert_eq!(hold.rendering_digest, asked.rendering_digest, "shown as it was");
+
+    let (journal, clock) = w.crash().await;
+    let w = start(journal, clock, setup(2)).await;
+    let again = w.held().await;
+    assert_eq!(again.fingerprint, asked.fingerprint);
+    let about = again.votes.iter().filter(|vote| vote.fingerprint == asked.fingerprint);
+    assert_eq!(about.map(|vote| vote.approver.id.as_str()).collect::<Vec<_>>(), ["bob"]);
+    let call = w.spawn("write", json!({"file": "a"}));
+    w.kernel.vote(&again.id, ops("ada"), yes(), again.fingerprint).await.unwrap();
+    let governed = call.await.unwrap();
+    assert_eq!((governed.edited, w.ran(), w.last_ran()), (None, 1, "touch -- a".to_owned()));
+    let (decision, edit) = decision(&w).await;
+    let decision = serde_json::to_value(&decision).unwrap();
+    assert_eq!(edit, None, "it is the call that was asked");
+    assert_eq!(decision["rendering_digest"], json!(asked.rendering_digest));
+}
+
+#[tokio::test]
+async fn an_edit_for_which_a_hook_asks_a_person_takes_what_the_rules_ask_for_then() {
+    let run = RuleAction::Run;
+    let hold = |group| RuleAction::Hold(terms(group, 1));
+    let rules = [
+        ("usual", Some("file == a"), hold("ops")),
+        ("free", Some("file == b"), run),
+        ("strict", None, hold("leads")),
+    ];
+    let asks = |input: HookInput| async move {
+        let about_b = input.view.redacted_summary == "look: file=b";
+        Ok(match about_b {
+            true => HookResponse::RequestApproval(HookNote { redacted_summary: "b?".into() }),
+            false => HookResponse::ObserveOnly,
+        })
+    };
+    let spec = blocking("asks", HookPoint::BeforeToolCall, &[HookMutationRight::RequestApproval]);
+    for asked in [false, true] {
+        let mut setup = acting(1, "look", &rules);
+        if asked {
+            setup.hooks = vec![common::hook(spec.clone(), asks)];
+        }
+        let w = world_with(setup).await;
+        let call = w.spawn("look", json!({"file": "a"}));
+        w.held().await;
+        let edited = edit(&w, "ada", "b").await;
+        if asked {
+            // Whose approval it takes says the rule that would count were it asked anew.
+            assert!(matches!(edited, Err(EditError::OtherRule(_))), "{edited:?}");
+            assert_eq!((w.ran(), made(&w).await), (0, Vec::new()));
+        } else {
+            assert_eq!(ended(edited), HoldStatus::Approved);
+            call.await.unwrap();
+            assert_eq!(w.last_ran(), "head -- b");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_an_edit_and_a_decision_at_once_the_first_on_record_counts() {
+    // The decision, while the edit is on its way into the journal.
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    let (hold, confirmed) = (w.held().await, preview(&w, "ada", "b").await);
+    w.journal.parks.send_replace(Some(".edit.".to_owned()));
+    let (kernel, id) = (w.kernel.clone(), hold.id.clone());
+    let with = args(json!({"file": "b"}));
+    let editing =
+        tokio::spawn(async move { kernel.edit(&id, ops("ada"), yes(), with, confirmed).await });
+    settle().await;
+    let (kernel, id) = (w.kernel.clone(), hold.id.clone());
+    let deciding =
+        tokio::spawn(async move { kernel.vote(&id, ops("bob"), yes(), hold.fingerprint).await });
+    settle().await;
+    w.journal.parks.send_replace(None);
+    let (edited, decided) = (editing.await.unwrap(), deciding.await.unwrap());
+    let governed = call.await.unwrap();
+    let of_edit = edited.is_ok();
+    assert_ne!(of_edit, decided.is_ok(), "{edited:?} {decided:?}");
+    let ran = if of_edit { "touch -- b" } else { "touch -- a" };
+    assert_eq!((w.ran(), w.last_ran()), (1, ran.to_owned()));
+    assert_eq!(governed.edited.is_some(), of_edit);
+    assert_eq!(decision(&w).await.1.is_some(), of_edit);
+
+    // Two edits: whoever confirmed what is not there any more has to look again.
+    let w = world_with(ruled(1, &[("two", None, terms("ops", 2))])).await;
+    let _call = w.spawn("write", json!({"file": "a"}));
+    let id = w.held().await.id;
+    let (of_ada, of_bob) = (preview(&w, "ada", "b").await, preview(&w, "bob", "c").await);
+    let first = w.kernel.edit(&id, ops("ada"), yes(), args(json!({"file": "b"})), of_ada);
+    let second = w.kernel.edit(&id, ops("bob"), yes(), args(json!({"file": "c"})), of_bob);
+    let (first, second) = tokio::join!(first, second);
+    let hold = w.held().await;
+    for (voted, fingerprint) in [(first, of_ada), (second, of_bob)] {
+        match voted {
+            Ok(Voted::Counted(held)) => assert_eq!(held.fingerprint(), Some(fingerprint)),
+            other => {
+                let refused = EditError::Hold(ResolveError::Refused(Refusal::OtherCall));
+                assert_eq!(other.unwrap_err(), refused);
+            }
+        }
+    }
+    let about: Vec<_> = hold.votes.iter().filter(|v| v.fingerprint == hold.fingerprint).collect();
+    assert_eq!(about.len(), 1, "only whoever saw it has approved it: {hold:?}");
+    assert_eq!((w.ran(), hold.edited_from.is_some()), (0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_at_the_deadline_comes_too_late() {
+    let w = world().await;
+    let call = w.spawn("write", json!({"file": "a"}));
+    let (hold, confirmed) = (w.held().await, preview(&w, "ada", "b").await);
+    w.clock.advance(Policy::default().approval_timeout);
+    let with = args(json!({"file": "b"}));
+    let edited = w.kernel.edit(&hold.id, ops("ada"), yes(), with, confirmed).await;
+    let error = edited.unwrap_err();
+    assert!(matches!(error, EditError::Hold(ResolveError::Expired(_))), "{error:?}");
+    assert_eq!(call.await.unwrap().denial.unwrap().code, "approval.timeout");
+    assert_eq!((w.ran(), made(&w).await), (0, Vec::new()));
 }
