@@ -664,6 +664,8 @@ class Story:
         # What was put before the person: the call as it was asked, or as an approver edited it.
         shown = edit or request
         if edit:
+            if edit["by"]["id"] in (request["source"]["id"], request["agent_id"]):
+                raise Broken("decision_own_request", seq)
             if edit not in asked["edits"] or edit.get("asked_fingerprint") != request.get("fingerprint"):
                 raise Broken("fingerprint_mismatch", seq)
             if edit.get("asked_rendering_digest") != request.get("rendering_digest"):

@@ -4,6 +4,7 @@
 mod bundles;
 mod critics;
 mod damages;
+mod edits;
 mod lies;
 mod quorum;
 mod receipts;
@@ -12,6 +13,7 @@ mod story;
 
 pub(crate) use bundles::{bundles, told};
 pub(crate) use critics::critics;
+pub(crate) use edits::edited_calls;
 pub(crate) use quorum::quorums;
 pub(crate) use receipts::{checkpoints, receipts};
 pub(crate) use splices::splices;

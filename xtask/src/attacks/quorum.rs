@@ -7,14 +7,14 @@ use countersign_audit::key::Signer as _;
 use serde_json::{Value, json};
 
 /// An approval of the call at hand.
-fn vote(by: &str, groups: &[&str]) -> Value {
+pub(super) fn vote(by: &str, groups: &[&str]) -> Value {
     json!({
         "decision": "approve", "reason": null, "groups": groups, "fingerprint": digest("call.1"),
         "approver": { "surface": "rest", "id": by, "display": by }, "at": "1970-01-01T00:00:02Z",
     })
 }
 
-fn and(mut vote: Value, field: &str, value: Value) -> Value {
+pub(super) fn and(mut vote: Value, field: &str, value: Value) -> Value {
     if let Some(vote) = vote.as_object_mut() {
         vote.insert(field.to_owned(), value);
     }

@@ -417,10 +417,15 @@ fn decides(kind: SourceKind) -> bool {
     matches!(kind, SourceKind::User | SourceKind::Host | SourceKind::RemoteChannel)
 }
 
-/// Whether an edit that a decision names is of the call that was asked, and on record before.
+/// Whether an edit that a decision names is of the call that was asked, by somebody else than
+/// whoever asked, and on record before.
 fn edited(asked: &Asked, edit: &ApprovalEdit, found: Found<'_>) {
     let (request, seq) = (&asked.request, asked.seq);
     let id = &request.approval_request_id;
+    let by = edit.by.id.as_str();
+    if by == request.source.id.as_str() || by == request.agent_id.as_str() {
+        found(Rule::DecisionOwnRequest, &[seq], format!("`{by}` edits a call of its own"));
+    }
     if !asked.edits.contains(edit) {
         let detail =
             format!("approval `{id}` is of an edited call, and no edit of it is on record");
