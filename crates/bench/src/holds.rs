@@ -320,10 +320,31 @@ fn middle(mut found: Vec<f64>) -> f64 {
     found.swap_remove(found.len() / 2)
 }
 
+/// What the machine takes for one write to a random place of so many bytes, in nanoseconds: that
+/// alone is what a round trip may cost more where the holds no longer fit its caches.
+fn random_write(bytes: usize) -> f64 {
+    const WRITES: u64 = 1 << 20;
+    let mut memory = vec![1u64; (bytes / 8).max(1)];
+    let mut at = 0x9e37_79b9_7f4a_7c15u64;
+    let start = Instant::now();
+    for _ in 0..WRITES {
+        at ^= at << 13;
+        at ^= at >> 7;
+        at ^= at << 17;
+        let slot = (at % memory.len() as u64) as usize;
+        memory[slot] = memory[slot].wrapping_add(at);
+        // The next place depends on what was there, as in a table or a list.
+        at ^= memory[slot] & 1;
+    }
+    std::hint::black_box(&memory);
+    start.elapsed().as_secs_f64() * 1e9 / WRITES as f64
+}
+
 #[derive(serde::Serialize)]
 struct InMemoryFigures {
     bytes_per_hold: f64,
     round_trips: Vec<(usize, Figures)>,
+    random_write_ns: Vec<f64>,
     fill_and_drain_per_second: Vec<(usize, f64)>,
     page_of_100: Figures,
     while_listing: Figures,
@@ -385,6 +406,12 @@ impl Options {
                 (others, median(found))
             })
             .collect();
+        let bytes = |others: usize| (others as f64 * bytes_per_hold) as usize;
+        let random_write_ns = self
+            .pending()
+            .into_iter()
+            .map(|others| middle(self.rounds_of(|| random_write(bytes(others)))))
+            .collect();
         let fill_and_drain_per_second = [1, 2]
             .into_iter()
             .map(|tasks| {
@@ -403,6 +430,7 @@ impl Options {
         InMemoryFigures {
             bytes_per_hold,
             round_trips,
+            random_write_ns,
             fill_and_drain_per_second,
             page_of_100,
             while_listing,
@@ -480,11 +508,12 @@ pub(crate) fn run(options: &Options) {
 
 fn show(options: &Options, memory: &InMemoryFigures, journal: &JournalFigures) {
     let full = options.full();
-    println!("With a recorder in memory: a round trip is hold, decide and learn of it.\n");
-    println!("others pending   round trips/s     p50 µs     p99 µs");
-    for (others, figures) in &memory.round_trips {
+    println!("With a recorder in memory: a round trip is hold, decide and learn of it.");
+    println!("Beside it: one dependent write to a random place of as much memory.\n");
+    println!("others pending   round trips/s     p50 µs     p99 µs   random write ns");
+    for ((others, figures), write) in memory.round_trips.iter().zip(&memory.random_write_ns) {
         let Figures { per_second, p50_us, p99_us } = figures;
-        println!("{others:14}   {per_second:13.0} {p50_us:10.2} {p99_us:10.2}");
+        println!("{others:14}   {per_second:13.0} {p50_us:10.2} {p99_us:10.2} {write:17.1}");
     }
     if let [(_, first), .., (_, last)] = memory.round_trips.as_slice() {
         println!("from first to last: {:.2} times as long", first.per_second / last.per_second);

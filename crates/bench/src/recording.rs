@@ -110,10 +110,10 @@ pub(crate) fn run(dir: &Path, rounds: usize) -> Recorded {
     }
 }
 
-/// Seconds by the clock and of the processor that all appends took.
 /// Wall and processor time in seconds, of what is covered and of the bare commits.
 type Round = ((f64, f64), (f64, f64));
 
+/// Seconds by the clock and of the processor that all appends took.
 fn timed<F, A>(runtime: &tokio::runtime::Runtime, round: usize, append: F) -> (f64, f64)
 where
     F: Fn(EncodedDraft) -> A + Send + Sync + 'static,
