@@ -145,9 +145,9 @@ fn keys_change_only_by_both() {
     let two = key(2).public().to_string();
     let of_another = LogKey::from_seed("log.example/another", &[2; 32]).unwrap();
     let of_another = of_another.public().to_string();
-    type Build<'a> = Box<dyn Fn(&mut Log) + 'a>;
+    type Case<'a> = (&'static str, Box<dyn Fn(&mut Log) + 'a>, Vec<(Rule, u64)>);
     let both = || Handover { old: key(1), new: key(2) };
-    let cases: Vec<(&str, Build<'_>, Vec<(Rule, u64)>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (
             "the new key alone signs",
             Box::new(|log| {
