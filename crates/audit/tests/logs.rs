@@ -257,6 +257,16 @@ fn a_bundle_that_begins_late_is_held_against_the_tree_before_it() {
 }
 
 #[test]
+fn a_change_of_keys_that_cannot_be_read_changes_nothing() {
+    let mut log = Log::default();
+    let payload = format!("{{\"type\":\"{KEY_ROTATION}\"}}");
+    log.record().payload(&payload).sign(&key(1)).record().sign(&key(1));
+    assert!(log.verify(&key(1), false).ok);
+    assert_eq!(found(&log.verify(&key(1), true)), [(Rule::RecordUnreadable, 2)]);
+    assert_eq!(found(&log.verify(&key(2), false)), [(Rule::CheckpointInvalid, 2)]);
+}
+
+#[test]
 fn a_line_break_is_no_part_of_a_record() {
     let mut bundle = BundleWriter::new(Vec::new(), &keys(), (0, &[])).unwrap();
     bundle.record(b"{}").unwrap();
@@ -318,4 +328,20 @@ fn a_wrong_root_is_told_once_with_both_roots_and_where_it_began() {
     // The report's own root is as a checkpoint writes it.
     let note = Checkpoint::sign(3, log.tree.root(), &key(1)).unwrap();
     assert_eq!(note.lines().nth(2), Some(report.root.as_str()));
+}
+
+#[test]
+fn a_note_is_read_up_to_its_longest_and_no_further() {
+    const LONGEST: usize = 65_536;
+    let note = Checkpoint::sign(0, Frontier::default().root(), &key(1)).unwrap();
+    let of_others = |length: usize| {
+        let rest = length - note.len() - "— x AAAAAAA=\n".len();
+        format!("{note}— x{} AAAAAAA=\n", "x".repeat(rest))
+    };
+    assert_eq!(of_others(LONGEST).len(), LONGEST);
+    for length in [1_000, LONGEST - 1, LONGEST] {
+        Checkpoint::open(&of_others(length), key(1).public()).unwrap();
+    }
+    let error = Checkpoint::open(&of_others(LONGEST + 1), key(1).public()).unwrap_err();
+    assert!(error.to_string().contains("longer than any"), "{error}");
 }

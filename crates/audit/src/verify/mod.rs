@@ -429,7 +429,7 @@ impl<'k> Verifier<'k> {
         let mut vouched = true;
         match verified {
             Ok(()) => {}
-            Err(CheckpointError::Unsigned(name)) if self.covered == 0 && size > 0 => {
+            Err(CheckpointError::Unsigned(name)) if self.covered == 0 => {
                 let detail = invalid(&CheckpointError::Unsigned(name));
                 self.unsigned.get_or_insert((size, detail));
                 vouched = false;
