@@ -1,5 +1,6 @@
-//! Numbers found by a hash, eight bytes each: tables that a million holds make large are read at
-//! random, and what they take of the processor's caches is most of what they cost.
+//! Numbers found by a hash. Tables that a million holds make large are read at random, and what
+//! that takes of the processor's caches is most of what they cost: an entry has eight bytes, and
+//! what came lately, which mostly goes soon, is in small tables of its own.
 
 use hashbrown::HashTable;
 
@@ -22,34 +23,52 @@ impl Entry {
     }
 }
 
+/// Entries of the youngest table before they age.
+const YOUNG: usize = if cfg!(test) { 8 } else { 2048 };
+
 /// What is found may have another hash, or stand for something that only has the same: whoever
 /// looks compares.
 #[derive(Default)]
-pub(crate) struct Index(HashTable<Entry>);
+pub(crate) struct Index {
+    young: HashTable<Entry>,
+    /// What was young before.
+    aged: HashTable<Entry>,
+    old: HashTable<Entry>,
+}
 
 impl Index {
     pub(crate) fn insert(&mut self, hash: u64, at: u32) {
+        if self.young.len() >= YOUNG {
+            for entry in self.aged.drain() {
+                self.old.insert_unique(entry.spread(), entry, Entry::spread);
+            }
+            std::mem::swap(&mut self.young, &mut self.aged);
+        }
         let entry = Entry::new(hash, at);
-        self.0.insert_unique(entry.spread(), entry, Entry::spread);
+        self.young.insert_unique(entry.spread(), entry, Entry::spread);
     }
 
     pub(crate) fn remove(&mut self, hash: u64, at: u32) {
         let entry = Entry::new(hash, at);
-        if let Ok(found) = self.0.find_entry(entry.spread(), |other| *other == entry) {
-            found.remove();
+        for table in [&mut self.young, &mut self.aged, &mut self.old] {
+            if let Ok(found) = table.find_entry(entry.spread(), |other| *other == entry) {
+                found.remove();
+                return;
+            }
         }
     }
 
     /// All that may be meant.
     pub(crate) fn find(&self, hash: u64) -> impl Iterator<Item = u32> {
         let wanted = Entry::new(hash, 0);
-        let found = self.0.iter_hash(wanted.spread());
+        let tables = [&self.young, &self.aged, &self.old].into_iter();
+        let found = tables.flat_map(move |table| table.iter_hash(wanted.spread()));
         found.filter(move |entry| entry.hash == wanted.hash).map(|entry| entry.at)
     }
 
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.young.is_empty() && self.aged.is_empty() && self.old.is_empty()
     }
 }
 
