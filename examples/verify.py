@@ -426,6 +426,18 @@ def checkpoint(note, keys):
     return int(size), digest
 
 
+def journal_record(data):
+    """A record, as far as all of them are alike."""
+    record = parse(data)
+    for name, kind in (("record_id", str), ("agent_id", str), ("payload", dict)):
+        field(record, name, kind)
+    for name in ("journal_seq", "timestamp_millis"):
+        if not 0 <= field(record, name, int) < 2**64:
+            raise Unusable(f"`{name}` is out of range")
+    field(record["payload"], "type", str)
+    return record
+
+
 def receipt(data, key_text):
     key, value = Key(key_text), parse(data)
     names = (("receipt_version", int), ("seq", int), ("record", str), ("inclusion_proof", list), ("checkpoint", str))
@@ -457,9 +469,7 @@ def receipt(data, key_text):
     if last or digest != root:
         raise missing
     try:
-        record = parse(value["record"])
-        seq = field(record, "journal_seq", int)
-        field(record, "payload", dict)
+        seq = journal_record(value["record"])["journal_seq"]
     except Unusable:
         raise Broken("record_unreadable", value["seq"]) from None
     if seq != value["seq"]:
@@ -710,9 +720,8 @@ def log(data, key_text, pinned=None):
             tree.push(leaf(line))
             seq = tree.size
             try:
-                record = parse(line)
-                number, payload = field(record, "journal_seq", int), field(record, "payload", dict)
-                field(payload, "type", str), field(record, "record_id", str), field(record, "timestamp_millis", int)
+                record = journal_record(line)
+                number, payload = record["journal_seq"], record["payload"]
             except Unusable:
                 raise Broken("record_unreadable", seq) from None
             if number != seq:

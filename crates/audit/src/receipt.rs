@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign_core::journal::JournalRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::key::PublicKey;
+use crate::strict;
 use crate::tree::{Hash, leaf_hash, verify_inclusion};
 
 /// A record, its place in the log, and why the log's checkpoint covers it.
@@ -118,15 +118,16 @@ impl Receipt {
 
 impl Receipt {
     /// Checks the receipt, and that the journal record in it says of itself that it stands where
-    /// the receipt says.
+    /// the receipt says. Of the record, only what every record has is read; no key may stand there
+    /// twice, at any depth.
     ///
     /// # Errors
     /// When anything in it does not fit. No part may be trusted then.
     pub fn verify_record(&self, key: &PublicKey) -> Result<Checkpoint, ReceiptError> {
         let checkpoint = self.verify(key)?;
-        let record: JournalRecord = countersign_core::json::read(self.record.as_bytes())
+        let found = strict::journal_seq(&self.record)
             .map_err(|error| ReceiptError::Unreadable(error.to_string()))?;
-        let (seq, found) = (self.seq, record.journal_seq);
+        let seq = self.seq;
         if seq == found { Ok(checkpoint) } else { Err(ReceiptError::Misfiled { seq, found }) }
     }
 }

@@ -76,7 +76,12 @@ fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
 
 #[test]
 fn every_damaged_receipt_is_found_by_its_rule() {
-    for case in [cases("v1/receipts.ndjson", 20), cases("v2/receipts.ndjson", 14)].concat() {
+    let files = [
+        cases("v1/receipts.ndjson", 20),
+        cases("v2/receipts.ndjson", 14),
+        cases("v4/receipts.ndjson", 19),
+    ];
+    for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
         let (verdict, rule) = match Receipt::parse(text(&case, "input").as_bytes()) {
             Err(_) => ("unusable", Value::Null),

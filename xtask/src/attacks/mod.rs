@@ -8,6 +8,7 @@ mod edits;
 mod lies;
 mod quorum;
 mod receipts;
+mod records;
 mod splices;
 mod story;
 
@@ -16,6 +17,7 @@ pub(crate) use critics::critics;
 pub(crate) use edits::edited_calls;
 pub(crate) use quorum::quorums;
 pub(crate) use receipts::{checkpoints, receipts};
+pub(crate) use records::records;
 pub(crate) use splices::splices;
 
 use crate::Outcome;
