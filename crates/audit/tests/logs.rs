@@ -207,6 +207,11 @@ fn keys_change_only_by_both() {
             assert!(!report.integrity_ok && !report.ok, "{case}");
         }
     }
+    // Over nothing it is one as any other.
+    let mut log = Log::default();
+    log.sign(&key(1)).record().rotate(&two).sign(&both()).record().sign(&key(2));
+    assert!(log.verify(&key(1), false).ok);
+    assert!(log.verify(&key(2), false).ok);
     // A checkpoint before the pinned key's first is no finding only where that key was announced.
     let mut log = Log::default();
     log.record().sign(&key(1)).record().sign(&both()).record().sign(&key(2));

@@ -320,8 +320,8 @@ fn middle(mut found: Vec<f64>) -> f64 {
     found.swap_remove(found.len() / 2)
 }
 
-/// What the machine takes for one write to a random place of so many bytes, in nanoseconds: that
-/// alone is what a round trip may cost more where the holds no longer fit its caches.
+/// What the machine takes for one write to a random place of so many bytes, in nanoseconds: what a
+/// round trip pays for each place it touches that no cache holds.
 fn random_write(bytes: usize) -> f64 {
     const WRITES: u64 = 1 << 20;
     let mut memory = vec![1u64; (bytes / 8).max(1)];

@@ -1,10 +1,8 @@
 //! Edited calls, signed by the key's holder whether an approver saw the edit or not.
 
-use super::quorum::{and, vote};
-use super::story::{APPROVED, REQUESTED, approved, bundle, change, digest, record, stored, story};
-use super::{case, key};
+use super::quorum::{and, story_case, vote};
+use super::story::{APPROVED, REQUESTED, approved, change, digest, record, story};
 use crate::Outcome;
-use countersign_audit::key::Signer as _;
 use serde_json::{Value, json};
 
 /// Where things stand in the story with an edit, from 0.
@@ -171,21 +169,11 @@ fn quorum(told: &mut [Value], about: &[&str]) {
 
 /// Bundles of approvals of calls that an approver edited.
 pub(crate) fn edited_calls() -> Outcome<Vec<u8>> {
-    let own = key(31)?;
     let mut out = Vec::new();
     for (name, why, broken, lie) in edits() {
         let mut told = told();
         lie(&mut told);
-        let verdict = if broken.is_some() { "broken" } else { "whole" };
-        let (rule, seq) = broken.unzip();
-        case(
-            &mut out,
-            &json!({
-                "case": name, "why": why, "input": bundle(&stored(&told), &own)?,
-                "key": own.public().to_string(),
-                "expect": { "verdict": verdict, "rule": rule, "seq": seq },
-            }),
-        )?;
+        story_case(&mut out, (name, why), &told, broken)?;
     }
     Ok(out)
 }

@@ -148,9 +148,28 @@ fn answers() -> Vec<Answers> {
     ]
 }
 
+/// A bundle of a story, and the rule that it breaks, with the place, if it does.
+pub(super) fn story_case(
+    out: &mut Vec<u8>,
+    (name, why): (&str, &str),
+    told: &[Value],
+    broken: Option<(&str, u64)>,
+) -> Outcome {
+    let own = key(31)?;
+    let verdict = if broken.is_some() { "broken" } else { "whole" };
+    let (rule, seq) = broken.unzip();
+    case(
+        out,
+        &json!({
+            "case": name, "why": why, "input": bundle(&stored(told), &own)?,
+            "key": own.public().to_string(),
+            "expect": { "verdict": verdict, "rule": rule, "seq": seq },
+        }),
+    )
+}
+
 /// Bundles of approvals that take several people.
 pub(crate) fn quorums() -> Outcome<Vec<u8>> {
-    let own = key(31)?;
     let mut out = Vec::new();
     for (name, why, met, policy, votes) in answers() {
         let mut told = story();
@@ -159,16 +178,8 @@ pub(crate) fn quorums() -> Outcome<Vec<u8>> {
             change(&mut told, APPROVED, "/payload/record/votes", json!(votes));
         }
         told.truncate(8);
-        let (verdict, rule, seq) =
-            if met { ("whole", None, None) } else { ("broken", Some("quorum_not_met"), Some(5)) };
-        case(
-            &mut out,
-            &json!({
-                "case": name, "why": why, "input": bundle(&stored(&told), &own)?,
-                "key": own.public().to_string(),
-                "expect": { "verdict": verdict, "rule": rule, "seq": seq },
-            }),
-        )?;
+        let broken = (!met).then_some(("quorum_not_met", 5));
+        story_case(&mut out, (name, why), &told, broken)?;
     }
     Ok(out)
 }
