@@ -87,6 +87,8 @@ const STATIC: &[&str] = &[
     "README.md",
     // A chain that symbi-runtime 1.7.0 wrote, and its key; read by crates/audit/tests/critic.rs.
     "audit/critic/v1/symbi-runtime-1.7.0.json",
+    // What OCSF 1.5.0 requires of an event, read by crates/cli/tests/ocsf.rs.
+    "ocsf/v1/api-activity-1.5.0.json",
     // What another program wrote, read by crates/core/tests/peer_json.rs.
     "records/v1/",
     // The tables of the contract, from which its cases are made; read by xtask/src/cases.rs and

@@ -39,15 +39,17 @@ pub(super) fn event(bytes: &[u8], cloudevents: bool) -> Result<Option<String>, S
     Ok(Some(event.to_string()))
 }
 
-/// What the published schema requires of the class and of the objects in it, and is not there.
+/// What the published schema requires of the class and of the objects in it, and is not there; of
+/// several fields that would do, the one that is written here.
 fn missing(event: &Value) -> Vec<&'static str> {
     const REQUIRED: &[&str] = &[
         "/activity_id",
         "/actor/user/uid",
         "/api/operation",
+        "/api/service/name",
         "/category_uid",
         "/class_uid",
-        "/metadata/product/vendor_name",
+        "/metadata/product/name",
         "/metadata/version",
         "/severity_id",
         "/src_endpoint/name",
@@ -195,7 +197,7 @@ mod tests {
         let mut less = event.clone();
         less["api"] = json!({});
         less["time"] = Value::Null;
-        assert_eq!(missing(&less), ["/api/operation", "/time"]);
+        assert_eq!(missing(&less), ["/api/operation", "/api/service/name", "/time"]);
         assert!(super::event(b"{}", false).is_err());
     }
 
