@@ -10,6 +10,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    // It measures the gateway itself.
+    if options.arguments.first().is_some_and(|what| what == "proxy") {
+        let build = ["build", "--release", "--quiet", "--locked", "--package", "countersign"];
+        process::run(process::cargo().args(build))?;
+    }
     process::run(
         process::cargo()
             .args([

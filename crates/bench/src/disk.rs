@@ -30,7 +30,7 @@ impl Bare {
         Self { file, at: 0 }
     }
 
-    fn commit(&mut self, bytes: &[u8]) {
+    pub(crate) fn commit(&mut self, bytes: &[u8]) {
         if self.at + bytes.len() as u64 > FILE_BYTES {
             self.at = 0;
         }

@@ -11,6 +11,7 @@ mod exec;
 mod holds;
 mod hooks;
 mod manifest;
+mod proxy;
 mod recording;
 
 use std::path::PathBuf;
@@ -43,6 +44,11 @@ enum What {
     },
     /// Loading manifests and planning calls, beside reading the same bytes as bare TOML
     Manifest(manifest::Options),
+    /// Calls of an MCP server through the gateway, beside calling it directly
+    Proxy(proxy::Options),
+    /// The server that `proxy` measures
+    #[command(hide = true)]
+    Upstream { transport: proxy::Transport },
 }
 
 #[derive(clap::Args)]
@@ -109,6 +115,8 @@ fn main() -> ExitCode {
         What::Holds(options) => holds::run(&options),
         What::Exec { runs } => exec::run(runs),
         What::Manifest(options) => manifest::run(&options),
+        What::Proxy(options) => proxy::run(&options),
+        What::Upstream { transport } => proxy::upstream(transport),
     }
     ExitCode::SUCCESS
 }
