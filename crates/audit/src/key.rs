@@ -5,9 +5,11 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
+
+use crate::signature;
 
 const ED25519: u8 = 0x01;
 const COSIGNATURE: u8 = 0x04;
@@ -88,8 +90,8 @@ impl<const KIND: u8> Named<KIND> {
         hex::encode(self.id)
     }
 
-    fn verify(&self, text: &[u8], signature: &[u8; 64]) -> bool {
-        self.key.verify_strict(text, &Signature::from_bytes(signature)).is_ok()
+    fn verify(&self, text: &[u8], bytes: &[u8; 64]) -> bool {
+        signature::verify(&self.key, text, bytes)
     }
 }
 

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod critic;
 pub mod key;
 pub mod receipt;
+mod signature;
 mod strict;
 pub mod tiles;
 pub mod tree;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+
+use crate::signature;
 
 /// Why a text is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,11 +47,11 @@ impl CriticKey {
 
     /// Checks a signature in its one form, 128 lower-case hex digits, strictly.
     #[must_use]
-    pub fn verify(&self, message: &[u8], signature: &str) -> bool {
+    pub fn verify(&self, message: &[u8], text: &str) -> bool {
         let mut bytes = [0; 64];
-        !signature.bytes().any(|byte| byte.is_ascii_uppercase())
-            && hex::decode_to_slice(signature, &mut bytes).is_ok()
-            && self.0.verify_strict(message, &Signature::from_bytes(&bytes)).is_ok()
+        !text.bytes().any(|byte| byte.is_ascii_uppercase())
+            && hex::decode_to_slice(text, &mut bytes).is_ok()
+            && signature::verify(&self.0, message, &bytes)
     }
 }
 
