@@ -28,6 +28,7 @@ fn generators() -> Vec<(&'static str, Generator)> {
         ("audit/attacks/v2/rules.ndjson", attacks::quorums),
         ("audit/attacks/v3/rules.ndjson", attacks::edited_calls),
         ("audit/attacks/v4/receipts.ndjson", attacks::records),
+        ("audit/attacks/v5/rules.ndjson", attacks::bounds),
         ("audit/critic/v1/countersign-1.anchor.json", audit::critic_anchor),
         ("audit/critic/v1/countersign-1.json", audit::critic_chain),
         ("audit/critic/v1/critic.pub", audit::critic_key),

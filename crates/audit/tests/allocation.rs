@@ -66,6 +66,7 @@ fn seeds() -> Vec<Seed> {
         (Kind::Bundle, "v1/rules"),
         (Kind::Bundle, "v2/bundles"),
         (Kind::Bundle, "v2/rules"),
+        (Kind::Bundle, "v5/rules"),
         (Kind::Receipt, "v1/receipts"),
         (Kind::Receipt, "v2/receipts"),
         (Kind::Chain, "v1/critics"),

@@ -6,7 +6,7 @@ use crate::Outcome;
 use serde_json::{Value, json};
 
 /// Where things stand in the story with an edit, from 0.
-const EDITED: usize = APPROVED;
+pub(super) const EDITED: usize = APPROVED;
 const DECIDED: usize = APPROVED + 1;
 const BEGUN: usize = APPROVED + 3;
 
@@ -31,7 +31,7 @@ fn edited(id: &str, edit: Value) -> Value {
 }
 
 /// An edit, the decision that names it, and the effect of the edited call.
-fn told() -> Vec<Value> {
+pub(super) fn told() -> Vec<Value> {
     let mut told = story();
     told.truncate(8);
     let decision = "/payload/record/decision";
@@ -45,7 +45,7 @@ fn told() -> Vec<Value> {
 }
 
 /// The same change in the edit and in the decision that names it.
-fn both(told: &mut [Value], field: &str, value: &Value) {
+pub(super) fn both(told: &mut [Value], field: &str, value: &Value) {
     change(told, EDITED, &format!("/payload/record/edit/{field}"), value.clone());
     change(told, DECIDED, &format!("/payload/record/edit/{field}"), value.clone());
 }

@@ -1,6 +1,7 @@
 //! Logs, chains, receipts and checkpoints that somebody has changed, and what has to be found.
 //! Everything is made from seeds and times that are fixed.
 
+mod bounds;
 mod bundles;
 mod critics;
 mod damages;
@@ -12,6 +13,7 @@ mod records;
 mod splices;
 mod story;
 
+pub(crate) use bounds::bounds;
 pub(crate) use bundles::{bundles, told};
 pub(crate) use critics::critics;
 pub(crate) use edits::edited_calls;
