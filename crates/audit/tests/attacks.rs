@@ -37,7 +37,7 @@ fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
         cases("v2/bundles.ndjson", 17),
         cases("v2/rules.ndjson", 17),
         cases("v3/rules.ndjson", 15),
-        cases("v5/rules.ndjson", 13),
+        cases("v5/rules.ndjson", 18),
     ];
     for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();

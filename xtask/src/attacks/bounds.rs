@@ -46,11 +46,24 @@ fn outside(kind: &str, part: &str) -> Value {
     record(&id, 7_000, kind, &[], with(effect, "/type", json!(kind)))
 }
 
-/// A call that `owner` asked for in the agent's name, edited by this person.
-fn edited_by(name: &str) -> Vec<Value> {
-    let mut told = edits::told();
+/// Another party than the agent asks.
+fn of_owner(mut told: Vec<Value>) -> Vec<Value> {
     let source = party("external_runtime", "owner");
     change(&mut told, REQUESTED, "/payload/record/request/source", source);
+    told
+}
+
+/// A call that `owner` asked for in the agent's name, decided by this person.
+fn asked_by_owner(name: &str) -> Vec<Value> {
+    let mut told = of_owner(story());
+    told.truncate(RESULT + 1);
+    change(&mut told, APPROVED, "/payload/record/decision/actor_ref", party("user", name));
+    told
+}
+
+/// A call that `owner` asked for in the agent's name, edited by this person.
+fn edited_by(name: &str) -> Vec<Value> {
+    let mut told = of_owner(edits::told());
     let by = json!({ "surface": "rest", "id": name, "display": name });
     edits::both(&mut told, "by", &by);
     told
@@ -151,6 +164,19 @@ fn told() -> Vec<Told> {
             unknown(),
         ),
         ("an unknown outcome that is being cleared up", "It says where.", None, reconciled()),
+        (
+            "a decision by whoever asked for the agent",
+            "Whoever asks does not decide.",
+            Some(("decision_own_request", APPROVED as u64 + 1)),
+            asked_by_owner("owner"),
+        ),
+        (
+            "a decision by the agent for whom somebody asked",
+            "It is the agent's call.",
+            Some(("decision_own_request", APPROVED as u64 + 1)),
+            asked_by_owner("agent"),
+        ),
+        ("a decision by somebody else", "Neither asked nor called.", None, asked_by_owner("ada")),
         (
             "an edit by whoever asked for the agent",
             "Whoever asks changes nothing of what is approved.",

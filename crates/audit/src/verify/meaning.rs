@@ -464,9 +464,7 @@ fn decide(
         found(Rule::DecisionNotAsked, &[seq], detail);
     }
     if let Some(actor) = actor {
-        let own = actor.same_identity(&request.source)
-            || actor.id == request.source.id
-            || actor.id.as_str() == request.agent_id.as_str();
+        let own = actor.id == request.source.id || actor.id.as_str() == request.agent_id.as_str();
         if own {
             let detail = format!("`{}` decides about a call of its own", actor.id);
             found(Rule::DecisionOwnRequest, &[seq], detail);
