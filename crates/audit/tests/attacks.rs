@@ -11,6 +11,7 @@ use countersign_audit::critic::{CriticKey, Document, Pins};
 use countersign_audit::key::PublicKey;
 use countersign_audit::receipt::Receipt;
 use countersign_audit::verify::{Options, Rule, verify_bundle};
+use countersign_core::digest::Digest;
 use serde_json::{Value, json};
 
 /// The cases of a file; each has its own name.
@@ -37,7 +38,7 @@ fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
         cases("v2/bundles.ndjson", 17),
         cases("v2/rules.ndjson", 17),
         cases("v3/rules.ndjson", 15),
-        cases("v5/rules.ndjson", 18),
+        cases("v5/rules.ndjson", 19),
     ];
     for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
@@ -71,6 +72,26 @@ fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn findings_say_who_and_what() {
+    let cases = cases("v1/rules.ndjson", 35);
+    let (called, other) = (Digest::of("call.1").to_string(), Digest::of("call.9").to_string());
+    for (name, said) in [
+        ("a decision by one person twice", &["approval.1", "by the same person"][..]),
+        ("a decision by two people", &["approval.1", "by somebody"]),
+        ("a decision for another fingerprint", &[&called, &other]),
+    ] {
+        let case = cases.iter().find(|case| case["case"] == name).unwrap();
+        let key = PublicKey::parse(text(case, "key")).unwrap();
+        let options = Options { meaning: true, ..Options::default() };
+        let input = text(case, "input").as_bytes();
+        let report = verify_bundle(input, &key, &options, |_| ()).unwrap();
+        for part in said {
+            assert!(report.findings[0].detail.contains(part), "{name}: {report:?}");
         }
     }
 }

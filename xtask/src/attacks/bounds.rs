@@ -69,6 +69,14 @@ fn edited_by(name: &str) -> Vec<Value> {
     told
 }
 
+/// The first approval, given at this time.
+fn decided_at(at: u64) -> Vec<Value> {
+    let mut told = story();
+    told.truncate(RESULT + 1);
+    change(&mut told, APPROVED, "/payload/record/decision/decided_at_millis", json!(at));
+    told
+}
+
 /// One call, whose outcome nobody knows.
 fn unknown() -> Vec<Value> {
     vec![intent("call.1", 1_000, None), result("call.1", 2_000, "unknown")]
@@ -164,6 +172,12 @@ fn told() -> Vec<Told> {
             unknown(),
         ),
         ("an unknown outcome that is being cleared up", "It says where.", None, reconciled()),
+        (
+            "a decision in the very moment of the question",
+            "It is not before it.",
+            None,
+            decided_at(2_000),
+        ),
         (
             "a decision by whoever asked for the agent",
             "Whoever asks does not decide.",
