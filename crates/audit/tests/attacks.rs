@@ -123,6 +123,9 @@ fn every_damaged_chain_is_found_by_its_rule() {
             let document = Document::parse(text(&case, "input").as_bytes(), None).ok()?;
             document.verify(&key, &Pins::default()).ok()
         });
+        if let Some(first) = report.as_ref().and_then(|report| report.first.as_ref()) {
+            assert_eq!(json!(first.rule), first.rule.as_str());
+        }
         let found = match report {
             None => json!({ "verdict": "unusable", "rule": null, "index": null }),
             Some(report) => json!({

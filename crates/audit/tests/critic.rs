@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use countersign_audit::critic::successor::{self, Chain, key_id};
 use countersign_audit::critic::{
     Assessment, CriticKey, CriticReport, CriticRule, CriticSigner, Document, Format, Identity,
-    Pins, Timestamp, Unusable, Verdict, symbi, text_hash,
+    MAX_FINDINGS, Pins, Timestamp, Unusable, Verdict, symbi, text_hash,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -61,6 +61,43 @@ fn the_chain_of_the_peer_verifies_as_array_and_as_object() {
         text_hash(b"out"),
         "762069bc07a6e1b5df123a5ae7bd91c10daa04694fbaa17fba0cd6a8dcce8f22"
     );
+}
+
+#[test]
+fn a_document_lends_the_hashes_of_its_judgements() {
+    let document = |text: &str| Document::parse(text.as_bytes(), None).unwrap();
+    let (entries, _) = peer();
+    let peers = document(PEER);
+    assert_eq!((peers.len(), peers.is_empty(), peers.format()), (7, false, Format::Symbi1));
+    for (index, entry) in entries.iter().enumerate() {
+        let hash = |field: &str| entry[field].as_str().unwrap();
+        let hashes = (hash("director_output_hash"), hash("critic_assessment_hash"));
+        assert_eq!(peers.hashes(index), Some(hashes));
+    }
+    assert_eq!(peers.hashes(7), None);
+    let chain = own();
+    let ours = document(&text(&chain));
+    assert_eq!((ours.len(), ours.is_empty()), (chain.entries().len(), false));
+    assert_eq!(ours.format(), Format::Countersign1);
+    let hashes = (text_hash(b"out"), text_hash(b"fine"));
+    assert_eq!(ours.hashes(0), Some((hashes.0.as_str(), hashes.1.as_str())));
+    // A change of keys judges nothing.
+    let changes = (0..ours.len()).filter(|index| ours.hashes(*index).is_none()).count();
+    assert_eq!(changes, 1);
+    let none = document("[]");
+    assert_eq!((none.len(), none.is_empty(), none.hashes(0)), (0, true, None));
+}
+
+#[test]
+fn breaks_beyond_those_that_are_kept_are_counted() {
+    let (entries, key) = peer();
+    for more in [MAX_FINDINGS - 1, MAX_FINDINGS, MAX_FINDINGS + 20] {
+        let many = vec![entries[3].clone(); more];
+        let report = verify(&Value::Array(many).to_string(), &key, &Pins::default()).unwrap();
+        assert_eq!(report.finding_count, more as u64);
+        assert_eq!(report.findings.len(), more.min(MAX_FINDINGS));
+        assert_eq!(json!(report.findings[0].rule), report.findings[0].rule.as_str());
+    }
 }
 
 #[test]
