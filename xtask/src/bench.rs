@@ -11,7 +11,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Outcome {
     // It measures the gateway itself.
-    if options.arguments.first().is_some_and(|what| what == "proxy") {
+    if options.arguments.first().is_some_and(|what| what == "manifest") {
         let build = ["build", "--release", "--quiet", "--locked", "--package", "countersign"];
         process::run(process::cargo().args(build))?;
     }

@@ -42,11 +42,10 @@ enum What {
         #[arg(long, default_value_t = 500)]
         runs: usize,
     },
-    /// Loading manifests and planning calls, beside reading the same bytes as bare TOML
+    /// Loading manifests, planning calls, and calls of a server behind the gateway, each beside the
+    /// same without it
     Manifest(manifest::Options),
-    /// Calls of an MCP server through the gateway, beside calling it directly
-    Proxy(proxy::Options),
-    /// The server that `proxy` measures
+    /// The server behind the gateway that `manifest` measures
     #[command(hide = true)]
     Upstream { transport: proxy::Transport },
 }
@@ -115,7 +114,6 @@ fn main() -> ExitCode {
         What::Holds(options) => holds::run(&options),
         What::Exec { runs } => exec::run(runs),
         What::Manifest(options) => manifest::run(&options),
-        What::Proxy(options) => proxy::run(&options),
         What::Upstream { transport } => proxy::upstream(transport),
     }
     ExitCode::SUCCESS

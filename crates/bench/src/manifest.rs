@@ -1,5 +1,6 @@
 //! What manifests cost: loading a thousand of them, beside reading the same bytes as bare TOML,
-//! and planning a call with five arguments, beside hashing the plan.
+//! and planning a call with five arguments, beside hashing the plan. What the gateway adds to a
+//! call of a server behind it, beside calling the server directly.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 use countersign_core::digest::Digest;
 use countersign_manifest::{Manifest, ManifestSet};
 use serde_json::{Map, Value, json};
+
+use crate::proxy;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -16,6 +19,8 @@ pub(crate) struct Options {
     /// Rounds; the medians are shown
     #[arg(long, default_value_t = 9)]
     rounds: usize,
+    #[command(flatten)]
+    proxy: proxy::Options,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -118,6 +123,7 @@ pub(crate) fn run(options: &Options) {
             black_box(Digest::of(black_box(&planned)));
         }
     }) / calls;
+    let rows = proxy::run(&options.proxy);
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     if options.json {
@@ -129,6 +135,7 @@ pub(crate) fn run(options: &Options) {
                 "bare_toml_ms": ms(bare),
                 "plan_us": us(plan),
                 "hash_of_plan_us": us(hash),
+                "proxy": proxy::to_json(&rows),
             })
         );
         return;
@@ -137,4 +144,5 @@ pub(crate) fn run(options: &Options) {
     println!("  the same as bare TOML    {:8.2} ms", ms(bare));
     println!("planning five arguments    {:8.2} us", us(plan));
     println!("  hashing the plan         {:8.2} us", us(hash));
+    proxy::print(&options.proxy, &rows);
 }

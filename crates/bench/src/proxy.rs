@@ -39,9 +39,6 @@ pub(crate) struct Options {
     /// Where the journal is; must be on the disk that is to be measured
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
-    /// Write JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// How a server is reached. The gateway reaches the server as the client reaches the gateway.
@@ -221,7 +218,7 @@ async fn behind(gateway: &Path, dir: &Path, transport: Transport, upstream: Valu
     Side::start(command, transport, "up_echo").await
 }
 
-struct Row {
+pub(crate) struct Row {
     transport: Transport,
     direct: Figures,
     behind: Figures,
@@ -278,37 +275,38 @@ async fn measure(options: &Options, gateway: &Path, transport: Transport) -> Row
     Row { transport, direct, behind, bare }
 }
 
-pub(crate) fn run(options: &Options) {
+/// Measures by both transports.
+pub(crate) fn run(options: &Options) -> Vec<Row> {
     let beside = std::env::current_exe().unwrap().with_file_name("countersign");
     let gateway = options.gateway.clone().unwrap_or(beside);
     let gateway = gateway.canonicalize().unwrap_or_else(|error| {
         panic!("{}: {error}; build it: cargo build --release -p countersign", gateway.display())
     });
     std::fs::create_dir_all(&options.dir).unwrap();
-    let rows: Vec<_> = [Transport::Stdio, Transport::Http]
+    [Transport::Stdio, Transport::Http]
         .map(|transport| runtime().block_on(measure(options, &gateway, transport)))
-        .into();
-    if options.json {
-        let rows = rows.iter().map(|row| {
-            json!({
-                "transport": row.transport.name(),
-                "direct": row.direct,
-                "behind_the_gateway": row.behind,
-                "added_p50_us": row.added(),
-                "two_bare_fdatasyncs": row.bare,
-            })
-        });
-        println!("{}", json!({ "calls": options.calls, "proxy": rows.collect::<Vec<_>>() }));
-        return;
-    }
-    println!(
-        "{} calls of an MCP server's tool each, turn by turn, p50 and p99 in µs\n",
-        options.calls
-    );
-    println!("transport        direct     behind the gateway   added p50   two bare fdatasyncs");
+        .into()
+}
+
+pub(crate) fn to_json(rows: &[Row]) -> Value {
+    let rows = rows.iter().map(|row| {
+        json!({
+            "transport": row.transport.name(),
+            "direct": row.direct,
+            "behind_the_gateway": row.behind,
+            "added_p50_us": row.added(),
+            "two_bare_fdatasyncs": row.bare,
+        })
+    });
+    rows.collect()
+}
+
+pub(crate) fn print(options: &Options, rows: &[Row]) {
+    println!("\n{} calls of an MCP server's tool, turn by turn, p50 and p99 in us", options.calls);
+    println!("               directly   behind the gateway   added p50   two bare fdatasyncs");
     for row in rows {
         println!(
-            "{:9} {:7.0} {:7.0}   {:10.0} {:10.0} {:11.0}    {:10.0} {:9.0}",
+            "{:8} {:6.0} {:7.0}     {:7.0} {:8.0}     {:7.0}       {:7.0} {:8.0}",
             row.transport.name(),
             row.direct.p50_us,
             row.direct.p99_us,
