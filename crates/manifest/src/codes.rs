@@ -37,7 +37,7 @@ const fn argument(code: &'static str, meaning: &'static str) -> Code {
 /// Sorted within each kind.
 #[rustfmt::skip]
 pub const CODES: &[Code] = &[
-    error("ambiguous_placeholder", "a placeholder names a mapping and a conditional"),
+    error("ambiguous_placeholder", "a placeholder names two mappings, or a mapping and a conditional"),
     error("bad_allowed", "an allowed value is too long or holds an invisible character"),
     error("bad_body", "with values in its holes, the body of a request is not JSON"),
     error("bad_end_of_options", "`end_of_options` is neither an option nor empty"),
@@ -119,13 +119,14 @@ pub const CODES: &[Code] = &[
     warning("outdated_key", "a key of the older format that has no effect"),
     warning("parser_differs", "`parser` reads another format than `format`"),
     warning("relative_program", "a program beneath the tool's root"),
-    warning("required_with_default", "a default that is never taken"),
+    warning("required_with_default", "`required` beside a default, which a call without it takes"),
     warning("sanitize_off", "`sanitize = []`: the checks of a type cannot be switched off"),
     warning("unanchored_pattern", "a pattern without `^` and `$`: it has to match the whole value all the same"),
     warning("unprotected_dash", "a value that may begin with `-` stands where options are read"),
     warning("unused_argument", "the tool does not depend on an argument"),
     warning("unused_conditional", "the command does not use a conditional"),
     warning("unused_mapping", "the command does not use a mapping"),
+    warning("url_to_metadata", "a URL whose host is link-local or serves metadata; no request goes there"),
     warning("version_not_semver", "not three numbers"),
     warning("whitespace_needs_exec", "`allow_whitespace` without `exec`; spaces are refused all the same"),
 

@@ -95,6 +95,15 @@ impl Http {
         found
     }
 
+    /// The arguments that the URL holds.
+    fn url_args(&self) -> impl Iterator<Item = usize> {
+        let query = self.query.iter().flat_map(|p| p.key.iter().chain(p.value.iter().flatten()));
+        self.path.iter().chain(query).filter_map(|part| match part {
+            Part::Arg(i) => Some(*i),
+            _ => None,
+        })
+    }
+
     /// The request, or which argument keeps it from being one.
     pub(crate) fn plan(&self, values: &Values<'_>) -> Result<HttpPlan, (usize, Refusal)> {
         let mut url = self.origin.clone();
@@ -113,7 +122,8 @@ impl Http {
                     Part::Secret(_) => {}
                 }
             }
-            let climbs = matches!(text.as_str(), "." | "..");
+            let dots = text.to_ascii_lowercase().replace("%2e", ".");
+            let climbs = matches!(dots.as_str(), "." | "..");
             if let Some(Part::Arg(i)) = segment.iter().find(|p| matches!(p, Part::Arg(_)))
                 && climbs
             {
@@ -130,6 +140,13 @@ impl Http {
                 Piece::Text(text) => Some(text.as_str()),
                 Piece::Secret(_) => None,
             }));
+        }
+        // What is shown to whoever approves is what is sent, and goes where it says.
+        if !url::Url::parse(&url).is_ok_and(|parsed| parsed.as_str() == url) {
+            let message = "gives the URL another spelling than the canonical one".to_owned();
+            let culprit = self.url_args().find(|i| values.text(*i).is_some());
+            let refusal = Refusal { code: "url_not_canonical", message };
+            return Err((culprit.unwrap_or(usize::MAX), refusal));
         }
         let headers = self.headers.iter().filter(|(_, value)| values.has(value));
         let headers = headers

@@ -42,7 +42,7 @@
 //!   (`-n {count}`). Where that is a guess that matters, `flag_value` warns.
 //! * `{_ARG_flags}` stands for the words `[command.mappings.ARG]` has for the argument's
 //!   value, `{_NAME}` for those of `[command.conditionals.NAME]` when it holds. For an argument
-//!   `scan_type`, `{_scan_flags}` is the same.
+//!   `scan_type`, `{_scan_flags}` is the same, unless there is a mapping of `scan`.
 //! * `end_of_options` goes before the first element that is nothing but values the agent
 //!   wrote, unless that follows an option, or `--` was there before. Values of `enum` and
 //!   `boolean` are the manifest's, not the agent's.

@@ -79,10 +79,10 @@ impl Arg {
         self.ty.name
     }
 
-    /// Whether a call without it is refused. A default does not change that.
+    /// Whether a call without it is refused: it is declared `required` and has no default.
     #[must_use]
     pub fn required(&self) -> bool {
-        self.required
+        self.required && self.default.is_none()
     }
 
     /// Whether the author says that something privileged is decided by it.
@@ -114,7 +114,7 @@ impl Arg {
         if let Some(description) = &self.description {
             schema.insert("description".to_owned(), description.as_str().into());
         }
-        if let Some(default) = self.default().filter(|_| !self.required) {
+        if let Some(default) = self.default() {
             schema.insert("default".to_owned(), default.clone());
         }
         Value::Object(schema)
@@ -443,7 +443,8 @@ fn mcp_tool(
 pub(crate) fn schema_of(args: &[Arg]) -> Value {
     let properties: Map<String, Value> =
         args.iter().map(|arg| (arg.name.clone(), arg.schema())).collect();
-    let required: Vec<&str> = args.iter().filter(|a| a.required).map(|a| a.name.as_str()).collect();
+    let required: Vec<&str> =
+        args.iter().filter(|a| a.required()).map(|a| a.name.as_str()).collect();
     json!({
         "type": "object",
         "properties": properties,

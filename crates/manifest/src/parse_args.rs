@@ -85,7 +85,7 @@ fn one<'a>(
     let required = required.is_some_and(|r| r.value);
     if let Some((span, _)) = default.as_ref().filter(|_| required) {
         report
-            .warn("required_with_default", span, "a required argument never takes its default")
+            .warn("required_with_default", span, "with a default, a call without it is not refused")
             .fix("leave out `required` or `default`");
     }
     let Some(ty) = ty else {

@@ -30,6 +30,8 @@ struct Names {
     /// `[command.defaults]` that belong to no argument.
     fixed: HashMap<String, String>,
     splices: HashMap<String, Vec<Splice>>,
+    /// Other names of mappings, for what nothing else is called.
+    aliases: HashMap<String, Vec<Splice>>,
     /// Names that a reported error keeps from meaning anything.
     broken: HashSet<String>,
 }
@@ -118,6 +120,7 @@ impl<'r> Reader<'r> {
             args: index,
             fixed: HashMap::new(),
             splices: HashMap::new(),
+            aliases: HashMap::new(),
             broken: args.bad.clone(),
         };
         let command = Command { end_of_options: "--".to_owned(), ..Command::default() };
@@ -181,7 +184,7 @@ impl Reader<'_> {
             let arg = self.names.args.get(name.value).and_then(|i| self.args.get_mut(*i));
             if let Some(arg) = arg {
                 if arg.value.required {
-                    let message = "a required argument never takes its default";
+                    let message = "with a default, a call without it is not refused";
                     self.report.warn("required_with_default", &name.span, message);
                 }
                 if let Some(default) = check_default(&arg.value.ty, node, self.report) {
@@ -200,9 +203,9 @@ impl Reader<'_> {
         let mut spans = Vec::new();
         for (name, node) in table.rest() {
             let shown = excerpt(name.value);
+            let own = format!("_{}_flags", name.value);
             let short = name.value.strip_suffix("_type").map(|short| format!("_{short}_flags"));
-            let holes = [format!("_{}_flags", name.value), format!("_{}", name.value)];
-            let holes = holes.into_iter().chain(short);
+            let aliases = [format!("_{}", name.value)].into_iter().chain(short);
             let found = self.names.args.get(name.value).copied();
             let Some((arg, Some(words))) = found.map(|i| (i, self.words(i))) else {
                 if found.is_some() {
@@ -214,7 +217,7 @@ impl Reader<'_> {
                         .error("mapping_unknown_argument", &name.span, message)
                         .nearest(name.value, self.names.args.keys().map(String::as_str));
                 }
-                self.names.broken.extend(holes);
+                self.names.broken.extend(aliases.chain([own]));
                 continue;
             };
             let path = format!("[command.mappings.{shown}]");
@@ -242,8 +245,9 @@ impl Reader<'_> {
                 }
             }
             let splice = Splice::Mapping(self.command.mappings.len());
-            for hole in holes {
-                self.names.splices.entry(hole).or_default().push(splice);
+            self.names.splices.entry(own).or_default().push(splice);
+            for alias in aliases {
+                self.names.aliases.entry(alias).or_default().push(splice);
             }
             self.command.mappings.push(mapping);
             spans.push(name.span);
@@ -377,12 +381,13 @@ impl Reader<'_> {
         let [RawPart::Hole(name)] = raw.0.as_slice() else {
             return None;
         };
-        let found = self.names.splices.get(name)?;
+        let found = self.names.splices.get(name).or_else(|| self.names.aliases.get(name))?;
         if found.len() > 1 {
-            let message = format!("`{{{name}}}` names a mapping and a conditional");
+            let message =
+                format!("`{{{name}}}` names two mappings, or a mapping and a conditional");
             self.report
                 .error("ambiguous_placeholder", span, message)
-                .fix("give the conditional another name");
+                .fix("write `{_ARG_flags}` with the whole name, or rename the conditional");
         }
         found.first().copied()
     }
@@ -431,7 +436,7 @@ impl Reader<'_> {
         if name.starts_with("_secret:") || LATER_HOLES.contains(&name) {
             let message = format!("`{{{name}}}` is not supported yet");
             self.report.error("unsupported_placeholder", span, message);
-        } else if self.names.splices.contains_key(name) {
+        } else if self.names.splices.contains_key(name) || self.names.aliases.contains_key(name) {
             let message = format!("`{{{name}}}` gives whole tokens and must stand alone");
             self.report.error("splice_not_alone", span, message);
         } else {

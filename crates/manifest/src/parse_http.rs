@@ -12,6 +12,8 @@ use crate::parse::word;
 use crate::parse_args::Args;
 use crate::template::{self, RawPart};
 use crate::types::Kind;
+use crate::types::address::HostRule;
+use crate::types::host;
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
@@ -197,17 +199,50 @@ fn read_url(url: &At<&str>, http: &mut Http, names: &mut Names<'_>, report: &mut
     else {
         return;
     };
-    let origin = format!("{scheme}://{authority}");
-    let parsed = match url::Url::parse(&origin) {
+    if authority.contains('@') {
+        return bad(report, "the URL holds a user or password; use a header");
+    }
+    if splits_escape(&parts) {
+        return bad(report, "a value would become a part of a percent escape");
+    }
+    // The holes as words that canonical form leaves alone.
+    let mut shown = format!("{scheme}://{authority}");
+    let mut holes = Vec::new();
+    for part in template::holes(rest.get(authority.len()..).unwrap_or_default()).unwrap_or_default()
+    {
+        match part {
+            RawPart::Text(text) => shown.push_str(&text),
+            RawPart::Hole(name) => {
+                shown.push_str(&format!("hole-{}-", holes.len()));
+                holes.push(name);
+            }
+        }
+    }
+    let parsed = match url::Url::parse(&shown) {
         Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && !authority.is_empty() => {
             parsed
         }
         _ => return bad(report, "the URL is not an absolute URL of http or https"),
     };
-    if authority.contains('@') {
-        return bad(report, "the URL holds a user or password; use a header");
+    let origin = format!("{scheme}://{authority}");
+    let slash = format!("{origin}/{}", shown.get(origin.len()..).unwrap_or_default());
+    let added = !matches!(shown.get(origin.len()..), Some(tail) if tail.starts_with('/'));
+    if parsed.as_str() != shown && !(added && parsed.as_str() == slash) {
+        let mut canonical = parsed.as_str().replace('{', "{{").replace('}', "}}");
+        for (i, name) in holes.iter().enumerate() {
+            canonical = canonical.replace(&format!("hole-{i}-"), &format!("{{{name}}}"));
+        }
+        let message = "the URL is not in canonical form";
+        report.error("bad_url", &url.span, message).fix(format!("write `{canonical}`"));
+        return;
     }
-    http.origin = parsed.as_str().trim_end_matches('/').to_owned();
+    let rule = HostRule { allow_internal: true, ..HostRule::default() };
+    let host = parsed.host_str().unwrap_or_default();
+    if host::of_url(host, rule).is_err_and(|refusal| refusal.code == "metadata_host") {
+        let message = "the host serves metadata or is link-local; no request is sent to it";
+        report.warn("url_to_metadata", &url.span, message);
+    }
+    http.origin = origin;
     // Cut at the first question mark of the manifest.
     let (mut path, mut query) = (Vec::new(), None::<Vec<Part>>);
     for part in parts {
@@ -223,29 +258,28 @@ fn read_url(url: &At<&str>, http: &mut Http, names: &mut Names<'_>, report: &mut
             (None, part) => path.push(part),
         }
     }
-    let literal = |parts: &[Part]| -> String {
-        let text = parts.iter().map(|part| match part {
-            Part::Text(text) => text.as_str(),
-            _ => "x",
-        });
-        text.collect()
-    };
-    let shown = literal(&path);
-    let canonical = url::Url::parse(&format!("{}{shown}", http.origin));
-    if !shown.is_empty() && !canonical.is_ok_and(|url| url.path() == shown) {
-        return bad(report, "the path of the URL is not in canonical form");
-    }
     for i in path.iter().filter_map(|part| if let Part::Arg(i) = part { Some(*i) } else { None }) {
         if names.args.good.get(i).is_some_and(|arg| arg.value.may_be_absent()) {
             let message = "a call without a value that the URL's path needs is refused";
             report.warn("optional_in_path", &url.span, message).fix("write `required = true`");
         }
     }
-    if shown.is_empty() {
+    if path.iter().all(|part| matches!(part, Part::Text(text) if text.is_empty())) {
         path = vec![Part::Text("/".to_owned())];
     }
     http.path = path;
     http.query = query.map(|query| pairs(&query)).unwrap_or_default();
+}
+
+/// Whether a hole follows the beginning of a percent escape.
+pub(crate) fn splits_escape(parts: &[Part]) -> bool {
+    parts.windows(2).any(|pair| match pair {
+        [Part::Text(text), Part::Arg(_) | Part::Secret(_)] => {
+            let end = text.rfind('%').and_then(|at| text.get(at + 1..));
+            end.is_some_and(|end| end.len() < 2)
+        }
+        _ => false,
+    })
 }
 
 /// `a=1&b={x}`: cut at the manifest's own separators.

@@ -138,6 +138,7 @@ fn evidence(mut table: Fields<'_>, report: &mut Report) -> Option<Evidence> {
     match template::element(dir.value) {
         Err((code, message)) => {
             report.error(code, &dir.span, message);
+            return None;
         }
         Ok(token) => {
             for part in token.0 {
@@ -146,11 +147,19 @@ fn evidence(mut table: Fields<'_>, report: &mut Report) -> Option<Evidence> {
                 if !known.contains(&name.strip_prefix('_').unwrap_or(&name)) {
                     let message = format!("`{{{}}}` stands for nothing here", excerpt(&name));
                     report.error("unknown_placeholder", &dir.span, message).nearest(&name, known);
+                    return None;
                 }
             }
         }
     }
-    Some(Evidence { output_dir: dir.value.to_owned(), capture })
+    let evidence = Evidence { output_dir: dir.value.to_owned(), capture };
+    if let Err(message) = evidence.folder("id", "id") {
+        report
+            .error("bad_value", &dir.span, message)
+            .fix("write one such as `{evidence_dir}/{scan_id}`");
+        return None;
+    }
+    Some(evidence)
 }
 
 /// The `[filesystem]` table.

@@ -67,10 +67,10 @@ impl Manifest {
         for arg in &self.args {
             let result = match (args.get(&arg.name), &arg.default) {
                 (Some(value), _) => arg.ty.resolve(value).map(Some),
-                (None, _) if arg.required => {
+                (None, Some(default)) => Ok(Some(default.text.clone())),
+                (None, None) if arg.required => {
                     Err(Refusal { code: "missing_argument", message: "is required".to_owned() })
                 }
-                (None, Some(default)) => Ok(Some(default.text.clone())),
                 (None, None) => Ok(None),
             };
             let result = result.and_then(|value| match &value {

@@ -113,6 +113,15 @@ fn good_manifests_load_and_plan() {
                 wrong.push(format!("{}: {plan:?}\n    not {}", case["case"], case["plan"]));
             }
         }
+        // Calls of it that are refused.
+        for refused in case["refused"].as_array().into_iter().flatten() {
+            let codes = manifest
+                .plan(refused[0].as_object().unwrap())
+                .map_err(|problems| problems.iter().map(|p| p.code).collect::<Vec<_>>());
+            if codes.as_ref().err() != Some(&vec![refused[1].as_str().unwrap()]) {
+                wrong.push(format!("{}: {refused}: {codes:?}", case["case"]));
+            }
+        }
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

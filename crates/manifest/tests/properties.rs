@@ -130,6 +130,37 @@ proptest! {
         }
     }
 
+    /// The URL of a plan is canonical, and its path has the segments of the template, each of
+    /// which is none that moves.
+    #[test]
+    fn the_url_of_a_plan_is_canonical(
+        pieces in prop::collection::vec(
+            prop::sample::select(vec!["/", "/", "a", ".", "%2e", "%2E", "%", "{x}", "{x}"]), 1..7,
+        ),
+        query in "(\\?[&=a{x}%é\"]{0,6})?", value in "[.%2eE]{1,2}|[a.%2eE/é?#]{1,6}",
+    ) {
+        let template = format!("/{}{query}", pieces.concat());
+        let text = format!(
+            "[tool]\nname = \"t\"\nversion = \"1.0.0\"\ndescription = \"d\"\n[args.x]\n\
+             type = \"string\"\nrequired = true\n[http]\nmethod = \"GET\"\n\
+             url = \"https://a.example{template}\"\n[output]\nschema = {{}}\n"
+        );
+        let Some(manifest) = Manifest::parse("t.clad.toml", &text).0 else { return Ok(()) };
+        let Ok(planned) = manifest.plan(&call(&[("x", &value)])) else { return Ok(()) };
+        let Plan::Http(plan) = planned.plan else { panic!() };
+        let url = url::Url::parse(&plan.url).unwrap();
+        prop_assert_eq!(url.as_str(), &plan.url);
+        let path = template.split('?').next().unwrap();
+        let segments: Vec<&str> = url.path().split('/').collect();
+        prop_assert_eq!(segments.len(), path.split('/').count());
+        for (segment, template) in segments.iter().zip(path.split('/')) {
+            let dots = segment.to_ascii_lowercase().replace("%2e", ".");
+            prop_assert!(dots != "." && dots != "..");
+            let holds = template.contains("{x}");
+            prop_assert!(holds || segment == &template);
+        }
+    }
+
     /// Any text is a manifest or has an error, whatever stands in it.
     #[test]
     fn any_text_is_read_or_refused(text in "\\PC{0,300}") {

@@ -147,14 +147,30 @@ fn hits(net: &IpNet, v4: &[(u32, u8)], v6: &[(u128, u8)]) -> bool {
     four || six
 }
 
+/// Whether all of a range is link-local or for metadata.
+fn lies_in_metadata(net: &IpNet) -> bool {
+    let four = inner(net)
+        .iter()
+        .any(|net| METADATA_V4.iter().filter_map(|n| v4_net(*n)).any(|n| n.contains(net)));
+    let six = match net {
+        IpNet::V4(_) => false,
+        IpNet::V6(net) => METADATA_V6.iter().filter_map(|n| v6_net(*n)).any(|n| n.contains(net)),
+    };
+    four || six
+}
+
 /// Refuses link-local and metadata addresses, and internal ones where that is declared. A range
-/// is refused if any of it is.
+/// is refused if any of it is: whoever scans it would reach that.
 pub(crate) fn reachable(net: &IpNet, rule: HostRule) -> Result<(), Refusal> {
     if rule.any && net.prefix_len() == 0 && !rule.block_internal {
         return Ok(());
     }
     if hits(net, &METADATA_V4, &METADATA_V6) {
-        return refuse("metadata_host", "is or holds a link-local or metadata address");
+        let message = match net.prefix_len() == net.max_prefix_len() {
+            true => "is a link-local or metadata address",
+            false => "holds a link-local or metadata address; name smaller ranges around it",
+        };
+        return refuse("metadata_host", message);
     }
     if rule.block_internal && hits(net, &INTERNAL_V4, &INTERNAL_V6) {
         return refuse("internal_host", "is or holds an internal address");
@@ -221,6 +237,9 @@ fn parse_any(text: &str) -> Option<IpAddr> {
     (ip.to_string() == text).then_some(ip)
 }
 
+/// A range that is no target: one that merely holds a metadata address is fine, unless
+/// `block_internal` says otherwise.
 pub(crate) fn check_cidr(text: &str, rule: HostRule) -> Result<(), Refusal> {
-    reachable(&parse_cidr(text, rule.any)?, rule)
+    let net = parse_cidr(text, rule.any)?;
+    if rule.block_internal || lies_in_metadata(&net) { reachable(&net, rule) } else { Ok(()) }
 }
