@@ -26,6 +26,9 @@ use crate::output::Failure;
 /// What no upstream may be called: calls of the gateway's own tools go there.
 const OWN: &str = "countersign";
 
+/// The header field with the token of `bearer_file`.
+const BEARER: &str = "authorization";
+
 /// Longest name of an upstream.
 const NAME_MAX: usize = 32;
 
@@ -37,6 +40,7 @@ pub(crate) struct UpstreamTable {
     env: Option<Spanned<Vec<String>>>,
     url: Option<Spanned<String>>,
     bearer_file: Option<Spanned<PathBuf>>,
+    ca_file: Option<Spanned<PathBuf>>,
     prefix: Option<Spanned<String>>,
     tools: Option<BTreeSet<String>>,
     #[serde(default)]
@@ -196,7 +200,7 @@ impl UpstreamTable {
                 if command.get_ref().first().is_none_or(String::is_empty) {
                     return Err((command.span(), "the command names no program".to_owned()));
                 }
-                match &self.bearer_file {
+                match self.bearer_file.as_ref().or(self.ca_file.as_ref()) {
                     Some(file) => Err((file.span(), "that is for an upstream with a url".into())),
                     None => Ok(()),
                 }
@@ -205,7 +209,15 @@ impl UpstreamTable {
                 if let Some(env) = &self.env {
                     return Err((env.span(), "`env` is for an upstream with a command".into()));
                 }
-                self.reached(url, Vec::new()).map(drop)
+                let token = Zeroizing::new(String::new());
+                let token = self.bearer_file.iter().map(|_| (BEARER.to_owned(), token.clone()));
+                let upstream = self.reached(url, token.collect(), None)?;
+                match &self.ca_file {
+                    Some(file) if !upstream.is_encrypted() => {
+                        Err((file.span(), "that is for an https:// url".to_owned()))
+                    }
+                    _ => Ok(()),
+                }
             }
             _ => {
                 let why = "an upstream has either a `command` or a `url`".to_owned();
@@ -218,20 +230,21 @@ impl UpstreamTable {
         &self,
         url: &Spanned<String>,
         headers: Vec<(String, Zeroizing<String>)>,
+        roots_pem: Option<&[u8]>,
     ) -> Result<HttpUpstream, Problem> {
-        let bad = |why: String| (url.span(), format!("the url {why}"));
-        let upstream = HttpUpstream::new(url.get_ref(), headers).map_err(bad)?;
-        if self.bearer_file.is_some() && !upstream.is_private() {
-            let why = "would send a secret without encryption to another machine";
-            return Err(bad(why.to_owned()));
-        }
-        Ok(upstream)
+        HttpUpstream::new(url.get_ref(), headers, roots_pem).map_err(|error| match &self.ca_file {
+            Some(file) if error.field == "roots_pem" => {
+                (file.span(), format!("ca_file {}", error.rule))
+            }
+            _ => (url.span(), format!("the url {}", error.rule)),
+        })
     }
 
     fn build(&self, folder: &std::path::Path, setting: &Setting) -> Result<Built, Problem> {
         self.check()?;
         let name = self.name.get_ref().clone();
         let features: BTreeSet<McpFeature> = self.pass.iter().map(|pass| (*pass).into()).collect();
+        let mut roots = None;
         let transport = match (&self.command, &self.url) {
             (Some(command), _) => {
                 let mut env = Vec::new();
@@ -264,9 +277,12 @@ impl UpstreamTable {
                     let text = std::str::from_utf8(&bytes)
                         .map_err(|_| (file.span(), "the token is no text".to_owned()))?;
                     let value = Zeroizing::new(format!("Bearer {}", text.trim()));
-                    headers.push(("authorization".to_owned(), value));
+                    headers.push((BEARER.to_owned(), value));
                 }
-                UpstreamTransport::Http(self.reached(url, headers)?)
+                let file = self.ca_file.as_ref();
+                let roots_pem = file.map(|file| setting.read(folder, file)).transpose()?;
+                roots = roots_pem.as_ref().map(Digest::of);
+                UpstreamTransport::Http(self.reached(url, headers, roots_pem.as_deref())?)
             }
             (None, None) => return Err((self.name.span(), "nothing to connect to".to_owned())),
         };
@@ -277,7 +293,10 @@ impl UpstreamTable {
                     .collect::<Vec<_>>(),
                 "path": process.path,
             }),
-            UpstreamTransport::Http(http) => json!({ "url": http.url() }),
+            UpstreamTransport::Http(http) => match roots {
+                Some(roots) => json!({ "url": http.url(), "ca": roots.to_string() }),
+                None => json!({ "url": http.url() }),
+            },
         };
         Ok(Built {
             config: UpstreamConfig {
@@ -352,8 +371,10 @@ mod tests {
             ("name = \"a\"\ncommand = []", "names no program"),
             ("name = \"a\"\ncommand = [\"x\"]\nbearer_file = \"f\"", "with a url"),
             ("name = \"a\"\nurl = \"http://a.example/\"\nenv = [\"X\"]", "with a command"),
-            ("name = \"a\"\nurl = \"https://a.example/\"", "does not speak"),
-            ("name = \"a\"\nurl = \"ftp://a.example/\"", "is not http://"),
+            ("name = \"a\"\ncommand = [\"x\"]\nca_file = \"f\"", "with a url"),
+            ("name = \"a\"\nurl = \"ftp://a.example/\"", "is not https:// or http://"),
+            ("name = \"a\"\nurl = \"http://a.example/\"\nca_file = \"f\"", "an https:// url"),
+            ("name = \"a\"\nurl = \"https://a!b.example/\"", "no certificate"),
             ("name = \"a\"\nurl = \"http://u:p@a.example/\"", "user or password"),
             ("name = \"a\"\nurl = \"http://a.example/\"\nbearer_file = \"f\"", "encryption"),
             ("name = \"a\"\ncommand = [\"x\"]\nprefix = \"_\"", "a prefix is"),

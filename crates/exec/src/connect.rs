@@ -1,7 +1,7 @@
 //! Reaching one HTTP server: where it is, whether one may go there, and one request.
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use url::{Host, Position, Url};
 use crate::quote::quote;
 
 /// Header fields of a response. More end the exchange.
-const HEADERS_MAX: usize = 100;
+pub(crate) const HEADERS_MAX: usize = 100;
 /// Bytes of the head of a response, and of what is read ahead of its body.
-const HEAD_MAX: usize = 64 << 10;
+pub(crate) const HEAD_MAX: usize = 64 << 10;
 
 /// Finds the addresses of a name. They are judged afterwards, and nothing is looked up twice
 /// for one connection.
@@ -204,6 +204,14 @@ pub(crate) struct Failed {
     /// It is certain that the other side got nothing of the request.
     pub(crate) unsent: bool,
 }
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Error for Failed {}
 
 /// Sends the request once, and hands over the response. The connection lives and ends within
 /// this future.

@@ -25,6 +25,8 @@
 //! Linux 5.3 or newer, with `/proc`.
 
 mod address;
+#[cfg(test)]
+mod authority;
 mod check;
 mod confine;
 mod connect;

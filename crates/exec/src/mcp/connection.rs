@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::client::{Shared, Side, UnderWay};
 use super::process::{self, Process};
 use super::{Listing, UpstreamConfig, UpstreamTransport, digests};
+use crate::connect::Failed;
 
 /// Bytes of one message of a program.
 const MESSAGE_MAX: usize = 16 << 20;
@@ -69,7 +70,10 @@ impl Connection {
                     AsyncRwTransport::new(output, input).with_max_line_length(MESSAGE_MAX);
                 (side.serve(transport).await, Some(process))
             }
-            UpstreamTransport::Http(http) => (side.serve(http.transport()?).await, None),
+            UpstreamTransport::Http(http) => {
+                let transport = http.transport(config.connect_timeout)?;
+                (side.serve(transport).await, None)
+            }
         };
         let service = service.map_err(|error| chain(&error))?;
         let peer = service.peer().clone();
@@ -236,17 +240,11 @@ async fn list(peer: &Peer<RoleClient>) -> Result<Vec<Value>, String> {
 /// Whether the server has certainly not taken the request: there was no connection to it, or it
 /// does not know the session.
 fn not_taken(error: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(StreamableHttpError::<reqwest::Error>::SessionExpired) = error.downcast_ref() {
-        return true;
+    match error.downcast_ref::<StreamableHttpError<Failed>>() {
+        Some(StreamableHttpError::SessionExpired) => true,
+        Some(StreamableHttpError::Client(failed)) => failed.unsent,
+        _ => false,
     }
-    let mut source = Some(error);
-    while let Some(error) = source {
-        if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// An error and its sources, in one line.

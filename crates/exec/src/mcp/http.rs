@@ -2,22 +2,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
+use http::{HeaderName, HeaderValue, Uri};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-/// Bytes of one event or answer.
-const MESSAGE_MAX: usize = 16 << 20;
+use super::wire::{MESSAGE_MAX, Way, Wire};
+use crate::connect::{Target, tls};
 
 /// Where an upstream server is, and what each request carries.
 #[derive(Clone)]
 pub struct HttpUpstream {
     url: Url,
+    target: Target,
     headers: Vec<(String, Zeroizing<String>)>,
+    tls: TlsConnector,
 }
 
 impl fmt::Debug for HttpUpstream {
@@ -31,26 +34,52 @@ impl fmt::Debug for HttpUpstream {
     }
 }
 
+/// Why a server cannot be an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUpstreamError {
+    /// `url`, or `roots_pem`.
+    pub field: &'static str,
+    /// What it breaks, as the end of a sentence about it.
+    pub rule: String,
+}
+
+impl fmt::Display for HttpUpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.field, self.rule)
+    }
+}
+
+impl std::error::Error for HttpUpstreamError {}
+
 impl HttpUpstream {
-    /// `url` is `http://…`; the operator names it, and any address is fine. Values of header fields
-    /// may be secrets.
+    /// `url` is `https://…` or `http://…`; the operator names it, and any address is fine. Values
+    /// of header fields may be secrets: with any, `http://…` is for this machine only. Who the
+    /// server is, the authorities in `roots_pem` alone vouch for, or those that Mozilla trusts.
     ///
     /// # Errors
-    /// What the URL breaks, as the end of a sentence about it.
-    pub fn new(url: &str, headers: Vec<(String, Zeroizing<String>)>) -> Result<Self, String> {
-        let url = Url::parse(url).map_err(|error| format!("cannot be read: {error}"))?;
+    /// What is wrong with the URL or the authorities.
+    pub fn new(
+        url: &str,
+        headers: Vec<(String, Zeroizing<String>)>,
+        roots_pem: Option<&[u8]>,
+    ) -> Result<Self, HttpUpstreamError> {
+        let bad = |rule: String| HttpUpstreamError { field: "url", rule };
+        let url = Url::parse(url).map_err(|error| bad(format!("cannot be read: {error}")))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("holds a user or password".to_owned());
+            return Err(bad("holds a user or password".to_owned()));
         }
-        if url.scheme() == "https" {
-            let why = "is https://, which the gateway does not speak to upstreams yet; put a proxy \
-                       for it on this machine";
-            return Err(why.to_owned());
+        let target = Target::of(&url);
+        let target = target.ok_or_else(|| bad("is not https:// or http://".to_owned()))?;
+        url.as_str().parse::<Uri>().map_err(|error| bad(format!("cannot be sent: {error}")))?;
+        if target.encrypted() {
+            target.check_name().map_err(bad)?;
+        } else if !headers.is_empty() && !is_here(&url) {
+            let rule = "would send a secret without encryption to another machine";
+            return Err(bad(rule.to_owned()));
         }
-        if url.scheme() != "http" || url.host().is_none() {
-            return Err("is not http://".to_owned());
-        }
-        Ok(Self { url, headers })
+        let tls = tls(roots_pem);
+        let tls = tls.map_err(|rule| HttpUpstreamError { field: "roots_pem", rule })?;
+        Ok(Self { url, target, headers, tls })
     }
 
     /// The whole address.
@@ -59,24 +88,18 @@ impl HttpUpstream {
         self.url.as_str()
     }
 
-    /// Whether nobody can read along: it stays on this machine.
+    /// Whether it is `https://…`.
     #[must_use]
-    pub fn is_private(&self) -> bool {
-        match self.url.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        }
+    pub fn is_encrypted(&self) -> bool {
+        self.target.encrypted()
     }
 
     /// There are no redirects, no proxies, and nothing is read from the environment. A request
     /// is sent once, also when the server has forgotten the session.
     pub(super) fn transport(
         &self,
-    ) -> Result<StreamableHttpClientTransport<reqwest::Client>, String> {
-        let client = reqwest::Client::builder().no_proxy().redirect(Policy::none());
-        let client = client.build().map_err(|error| format!("no HTTP client: {error}"))?;
+        connect_timeout: Duration,
+    ) -> Result<StreamableHttpClientTransport<Wire>, String> {
         let mut headers = HashMap::new();
         for (name, value) in &self.headers {
             let bad = |_| format!("the header `{name}` cannot be sent");
@@ -85,11 +108,28 @@ impl HttpUpstream {
             value.set_sensitive(true);
             headers.insert(key, value);
         }
+        let wire = Wire::new(Way {
+            target: self.target.clone(),
+            tls: self.tls.clone(),
+            // What a name stands for may change.
+            only_here: !self.target.encrypted() && !headers.is_empty(),
+            within: connect_timeout,
+        });
         let mut config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
             .custom_headers(headers)
             .reinit_on_expired_session(false);
         config.max_sse_event_size = MESSAGE_MAX;
         config.max_concurrent_requests = 64;
-        Ok(StreamableHttpClientTransport::with_client(client, config))
+        Ok(StreamableHttpClientTransport::with_client(wire, config))
+    }
+}
+
+/// Whether the host is this machine, as far as its name tells.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
     }
 }

@@ -18,6 +18,9 @@ mod client;
 mod connection;
 mod http;
 mod process;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -35,7 +38,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::ProcessConfig;
 use connection::Connection;
-pub use http::HttpUpstream;
+pub use http::{HttpUpstream, HttpUpstreamError};
 
 /// How long a server that could not be reached is left alone, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));

@@ -1,40 +1,11 @@
 //! Encrypted servers, with an authority of their own.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
-
 use super::*;
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: Vec<u8>,
-}
+use crate::authority::Authority;
 
 impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem().into_bytes();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    /// Encrypts with a certificate for this name.
     async fn server(&self, name: &str, replies: impl IntoIterator<Item = Reply>) -> Server {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key.into())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = self.vouches(name);
         Server::accepting(replies, move |stream| {
             let acceptor = acceptor.clone();
             async move { acceptor.accept(stream).await.ok() }
