@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::diagnostic::excerpt;
 use crate::plan::ArgProblem;
+use crate::types::number::exact;
 
 /// Why a text gives no arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,18 @@ pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, ArgumentsError>
         let nonzero = mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b));
         if number && nonzero && raw.parse() == Ok(0.0) {
             problems.push(refused("rounds_to_zero", "is too close to zero"));
+            continue;
+        }
+        if number {
+            match exact(raw) {
+                Some(value) => {
+                    found.insert(name, value);
+                }
+                None => {
+                    let message = "has more digits than a JSON number keeps; write it as a string";
+                    problems.push(refused("loses_digits", message));
+                }
+            }
             continue;
         }
         match serde_json::from_str(raw) {

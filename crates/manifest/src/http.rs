@@ -322,7 +322,11 @@ impl Node {
                 let (Some(arg), Some(text)) = (values.args.get(*i), values.text(*i)) else {
                     return false;
                 };
-                push(out, &arg.ty.json(text).to_string());
+                // Numbers and booleans are JSON as they stand, with every digit.
+                match arg.ty.is_bare() {
+                    true => push(out, text),
+                    false => push(out, &Value::from(text).to_string()),
+                }
             }
             Self::Array(items) => {
                 push(out, "[");

@@ -111,8 +111,14 @@ fn read(
             .error("unknown_table", &span, "a manifest has no `types`")
             .fix("move it to toolclad.toml beside the manifest");
     }
-    let filesystem =
-        root.table("filesystem", report).map(|table| parse_tool::filesystem(table, report));
+    let starts = !tool.as_ref().is_some_and(|tool| tool.callback)
+        && !present.iter().any(|table| matches!(*table, "http" | "mcp"));
+    let filesystem = root.table("filesystem", report).map(|table| {
+        if !starts {
+            report.warn("no_effect", table.span(), "[filesystem] confines what a command starts");
+        }
+        parse_tool::filesystem(table, report)
+    });
     let output = root.table("output", report);
     root.finish(report);
 

@@ -83,6 +83,17 @@ impl<'a> Names<'a> {
         Some(Part::Arg(i))
     }
 
+    /// An argument in the parts whose values may hold what separates or quotes: `&`, spaces, quotes.
+    pub(crate) fn loose(&self, parts: &[Part]) -> Option<&str> {
+        let args = parts.iter().filter_map(|part| match part {
+            Part::Arg(i) => self.args.good.get(*i),
+            _ => None,
+        });
+        let loose = |kind: &Kind| matches!(kind, Kind::Url(_) | Kind::Summary(_) | Kind::Options);
+        let mut found = args.filter(|arg| loose(&arg.value.ty.kind));
+        found.next().map(|arg| arg.value.name.as_str())
+    }
+
     /// Text with holes, as in an element of `exec`.
     pub(crate) fn text(
         &mut self,

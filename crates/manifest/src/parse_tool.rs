@@ -52,8 +52,17 @@ pub(crate) fn read<'a>(mut table: Fields<'a>, present: &[&str], report: &mut Rep
     } else {
         table.string("binary", report).filter(|binary| !binary.value.is_empty())
     };
-    mode(&mut table, present, report);
+    let unlike = mode(&mut table, present, report);
     let dispatch = word(&mut table, "dispatch", &["exec", "callback"], "unknown_dispatch", report);
+    let callback = dispatch.as_ref().is_some_and(|word| word.value == "callback");
+    if let Some(span) = unlike.filter(|_| callback) {
+        let message = "with `callback`, a call is one call, whatever the mode";
+        report.warn("no_effect", &span, message).fix("leave out `mode`");
+    }
+    if let (Some(dispatch), Some(backend)) = (dispatch.filter(|_| callback), present.first()) {
+        let message = format!("with `callback`, nothing uses [{backend}]");
+        report.warn("no_effect", &dispatch.span, message).fix(format!("leave out [{backend}]"));
+    }
     let mut limits = RunLimits::default();
     if let Some(timeout) = timeout(&mut table, "timeout_seconds", report) {
         limits.timeout = Duration::from_secs(timeout);
@@ -63,7 +72,11 @@ pub(crate) fn read<'a>(mut table: Fields<'a>, present: &[&str], report: &mut Rep
     let human_approval = flag("human_approval");
     let network_egress = flag("network_egress");
     let allow_interpreter = flag("allow_interpreter");
+    let starts = !callback && !present.iter().any(|table| matches!(*table, "http" | "mcp"));
     if let Some(mut table) = table.table("limits", report) {
+        if !starts {
+            report.warn("no_effect", table.span(), "[tool.limits] bounds what a command starts");
+        }
         let mut limit = |key| table.bounded(key, 1..=u64::MAX, report).map(|n| n.value);
         limits.nproc = limit("nproc");
         limits.nofile = limit("nofile");
@@ -86,7 +99,7 @@ pub(crate) fn read<'a>(mut table: Fields<'a>, present: &[&str], report: &mut Rep
         version: version.map(|v| v.value.to_owned()),
         description: description.map(|d| d.value.to_owned()),
         binary,
-        callback: dispatch.is_some_and(|word| word.value == "callback"),
+        callback,
         risk_tier,
         human_approval,
         network_egress,
@@ -97,9 +110,16 @@ pub(crate) fn read<'a>(mut table: Fields<'a>, present: &[&str], report: &mut Rep
     }
 }
 
-fn mode(table: &mut Fields<'_>, present: &[&str], report: &mut Report) {
+/// Gives the place of a mode that has no table here.
+fn mode(
+    table: &mut Fields<'_>,
+    present: &[&str],
+    report: &mut Report,
+) -> Option<std::ops::Range<usize>> {
     let given = table.has("mode");
     let mode = word(table, "mode", &["oneshot", "session", "browser"], "unknown_mode", report);
+    let lacks = mode.as_ref().filter(|mode| mode.value != "oneshot" && present.is_empty());
+    let lacks = lacks.map(|mode| mode.span.clone());
     match mode {
         Some(At { value: "session", span }) => mode_fits(Mode::Session, &span, present, report),
         Some(At { value: "browser", span }) => mode_fits(Mode::Browser, &span, present, report),
@@ -107,6 +127,7 @@ fn mode(table: &mut Fields<'_>, present: &[&str], report: &mut Report) {
         None if given => {}
         None => mode_fits(Mode::Oneshot, &table.span().clone(), present, report),
     }
+    lacks
 }
 
 /// Seconds, at least one; more than 136 years are 136 years.

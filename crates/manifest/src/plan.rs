@@ -107,12 +107,14 @@ impl Manifest {
             let named = self.args.iter().zip(values);
             named.filter_map(|(arg, value)| Some((arg, value.as_deref()?)))
         };
-        let arguments = |fields: &mut dyn Iterator<Item = &str>| -> Map<String, Value> {
+        let arguments = |fields: &mut dyn Iterator<Item = &str>| {
             let named = self.args.iter().zip(values).zip(fields);
             let there = named.filter_map(|((arg, value), field)| {
-                Some((field.to_owned(), arg.ty.json(value.as_deref()?)))
+                let value = arg.ty.json(value.as_deref()?);
+                let value = value.map_err(|refusal| ArgProblem::new(&arg.name, refusal));
+                Some(value.map(|value| (field.to_owned(), value)))
             });
-            there.collect()
+            there.collect::<Result<Map<String, Value>, ArgProblem>>()
         };
         Ok(match &self.backend {
             Backend::Command(command) => Plan::Command(self.build(command, values)),
@@ -140,14 +142,14 @@ impl Manifest {
             Backend::Mcp(mcp) => Plan::Mcp(McpPlan {
                 server: mcp.server.clone(),
                 tool: mcp.tool.clone(),
-                arguments: arguments(&mut mcp.fields.iter().map(String::as_str)),
+                arguments: arguments(&mut mcp.fields.iter().map(String::as_str))?,
             }),
             Backend::Callback
             | Backend::Session(_)
             | Backend::Browser(_)
             | Backend::Upstream(_) => Plan::Callback(CallbackPlan {
                 callback: self.name.clone(),
-                arguments: arguments(&mut self.args.iter().map(|arg| arg.name.as_str())),
+                arguments: arguments(&mut self.args.iter().map(|arg| arg.name.as_str()))?,
             }),
         })
     }

@@ -214,12 +214,21 @@ fn what_json_cannot_hold_is_refused_by_the_name_of_its_argument() {
         (deep.as_str(), "unreadable_value"),
         (r#"{"x": 1e999}"#, "not_finite"),
         (r#"{"x": 1, "x": 1}"#, "duplicate_argument"),
+        (r#"{"x": 18446744073709551616}"#, "loses_digits"),
+        (r#"{"x": -9223372036854775809}"#, "loses_digits"),
+        (r#"{"x": 0.10000000000000000555}"#, "loses_digits"),
+        (r#"{"x": 123456789012345678.5}"#, "loses_digits"),
     ] {
         let Err(ArgumentsError::Refused(problems)) = parse_arguments(text) else {
             panic!("{code}: taken, or no JSON");
         };
         let found: Vec<_> = problems.iter().map(|p| (p.code, p.arg.as_str())).collect();
         assert_eq!(found, [(code, "x")]);
+    }
+    for number in ["0", "-1", "18446744073709551615", "0.1", "1e300", "2.50", "5e-324", "0e9999"] {
+        let found = parse_arguments(&format!("{{\"x\": {number}}}"));
+        let same = |x: &Value| x.to_string().parse::<f64>() == number.parse();
+        assert!(found.is_ok_and(|args| same(&args["x"])), "{number}");
     }
     for text in ["[]", "", "{", r#"{"x": "a}"#, r#"{"x": }"#] {
         assert!(matches!(parse_arguments(text), Err(ArgumentsError::Syntax(_))), "{text}");

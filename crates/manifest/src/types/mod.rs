@@ -258,12 +258,14 @@ impl ArgType {
     }
 
     /// The value as JSON for a tool that takes JSON: numbers and booleans as such.
-    pub(crate) fn json(&self, text: &str) -> Value {
+    pub(crate) fn json(&self, text: &str) -> Result<Value, Refusal> {
         match self.kind {
-            Kind::Integer(_) | Kind::Port | Kind::Boolean | Kind::Number(_) | Kind::Duration => {
-                serde_json::from_str(text).unwrap_or_else(|_| text.into())
-            }
-            _ => text.into(),
+            Kind::Boolean => Ok((text == "true").into()),
+            _ if self.is_bare() => match number::exact(text) {
+                Some(number) => Ok(number),
+                None => refuse("loses_digits", "has more digits than a JSON number keeps"),
+            },
+            _ => Ok(text.into()),
         }
     }
 

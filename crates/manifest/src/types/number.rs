@@ -131,6 +131,35 @@ fn decimal(text: &str) -> Option<bool> {
         .then(|| mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b)))
 }
 
+/// The JSON number that is written as one of the same value, if JSON here has one: it has integers
+/// of 64 bits, and floating-point numbers in their shortest spelling.
+pub(crate) fn exact(raw: &str) -> Option<Value> {
+    let whole = !raw.contains(['.', 'e', 'E']);
+    let value: Value = match raw.parse::<f64>() {
+        Ok(n) if !whole => serde_json::Number::from_f64(n)?.into(),
+        _ => serde_json::from_str(raw).ok().filter(Value::is_number)?,
+    };
+    (same_as(&value.to_string())? == same_as(raw)?).then_some(value)
+}
+
+/// Sign, digits without zeros at either end, and exponent.
+fn same_as(text: &str) -> Option<(bool, String, i64)> {
+    let plain = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = plain.split_once(['e', 'E']).unwrap_or((plain, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_end_matches('0');
+    let dropped = i64::try_from(all.len() - digits.len()).ok()?;
+    let digits = digits.trim_start_matches('0');
+    if digits.is_empty() {
+        return Some((text != plain, String::new(), 0));
+    }
+    let exponent: i64 = exponent.parse().ok()?;
+    let places = i64::try_from(fraction.len()).ok()?;
+    let exponent = exponent.checked_sub(places)?.checked_add(dropped)?;
+    Some((text != plain, digits.to_owned(), exponent))
+}
+
 fn bounds(kind: &str, min: Option<Value>, max: Option<Value>) -> Value {
     let mut schema = Map::new();
     schema.insert("type".to_owned(), kind.into());

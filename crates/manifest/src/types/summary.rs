@@ -4,83 +4,233 @@
 use super::text::{TextRule, visible};
 use super::{Refusal, refuse};
 
-/// Words in a row, after letters are folded and everything else is one space. A `*` is one to
-/// three words of any kind, or none.
+/// Words in a row, after letters are folded and everything else is one space. `a|b` is either, `a?`
+/// may be there, `*` is up to three words of any kind, `~` up to five that only link, `$` the end,
+/// and a word in capitals one of a list below.
 const MARKERS: &[&str] = &[
-    "ignore * instructions",
-    "ignore * instruction",
-    "ignore * prompt",
-    "ignore * prompts",
-    "ignore * rules",
-    "ignore * guidelines",
-    "ignore everything",
-    "ignore all of the above",
-    "ignore the above",
-    "ignore previous",
-    "ignore all previous",
-    "disregard * instructions",
-    "disregard * prompt",
-    "disregard * rules",
-    "disregard previous",
-    "disregard all previous",
-    "disregard the above",
-    "disregard everything",
-    "forget * instructions",
-    "forget everything",
-    "forget all previous",
-    "forget previous",
-    "forget * rules",
+    "IGNORE * instruction|instructions",
+    "IGNORE ~ REFERS ~ RULES",
+    "IGNORE ~ BEFORE ~ WORDS",
+    "IGNORE ~ above|aforementioned",
+    "IGNORE ~ previous|prior",
+    "IGNORE everything|anything|all above|before|prior|previously|and|until|so|now|instead|then|$",
+    "IGNORE everything|anything|all|what that? i|you|we|was|came|has said|told|were|written|been|before|above|said",
+    "OVERRIDE ~ BEFORE ~ RULES|WORDS",
     "override * instructions",
-    "override * rules",
-    "override * safety",
-    "bypass * safety",
+    "override|bypass * safety|safeguards|guardrails",
     "bypass * restrictions",
-    "new instructions",
-    "new system prompt",
-    "updated instructions",
-    "system prompt",
-    "system message",
+    "override previous",
+    "stop|cease|quit following|obeying|respecting ~ RULES",
+    "not|t|never follow|obey ~ BEFORE ~ RULES",
+    "follow|obey these instructions|new",
+    "new|updated|hidden|real|true|secret system prompt|message|instructions",
+    "your new|updated|real|true|actual instructions|task|role|goal|purpose|objective",
+    "your ~ system prompt|message|instructions",
+    "new|updated|hidden instructions follow|are|below|begin|from|$",
+    "hidden instructions",
+    "REVEAL * prompt|prompts|instructions",
+    "SHOW * system prompt",
+    "SHOW * your ~ prompt|instructions",
+    "begin|end|start ~ system prompt|message|instructions|$",
+    "system prompt $",
+    "end of prompt|instructions $",
+    "begin instructions",
+    "im start|end",
+    "endoftext",
     "system override",
     "developer message",
     "developer mode",
-    "hidden instructions",
-    "you are now",
+    "you are|re dan",
+    "dan mode",
+    "do anything now",
     "from now on you",
     "you must now",
     "pretend to be",
-    "pretend you are",
-    "act as if you",
-    "roleplay as",
-    "do anything now",
+    "pretend that? you are|re",
+    "ACT as|like if|though you",
+    "ACT as|like * PERSONA",
+    "roleplay|roleplaying as",
+    "role play|playing as",
+    "unrestricted|unfiltered|uncensored|jailbroken ai|mode|model|assistant|chatbot|llm|version",
     "jailbreak",
     "jailbroken",
-    "prompt injection",
-    "reveal * prompt",
-    "reveal * instructions",
-    "print * system prompt",
-    "repeat * system prompt",
-    "do not tell the user",
-    "don t tell the user",
-    "without telling the user",
-    "do not inform the user",
-    "end of prompt",
-    "end of instructions",
-    "begin instructions",
-    "begin system",
-    "end system",
-    "im start",
-    "im end",
-    "endoftext",
-    "override previous",
-    "follow these instructions",
-    "follow these new",
-    "your new task",
-    "your real task",
-    "your new instructions",
+    "do not|t tell|inform the user",
+    "don t tell|inform the user",
+    "without telling|informing the user",
 ];
 
-/// What a text begins with that poses as another speaker.
-const SPEAKERS: &[&str] = &["system:", "assistant:", "user:", "developer:", "human:", "ai:"];
+const LISTS: &[(&str, &[&str])] = &[
+    ("IGNORE", &["ignore", "disregard", "forget", "neglect"]),
+    ("OVERRIDE", &["override", "bypass", "overrule", "circumvent", "violate", "discard", "skip"]),
+    ("REVEAL", &["reveal", "leak", "disclose", "expose", "recite"]),
+    ("SHOW", &["print", "show", "repeat", "output", "display", "share", "tell", "give", "dump"]),
+    ("ACT", &["act", "behave", "respond", "answer", "operate"]),
+    (
+        "REFERS",
+        &[
+            "all",
+            "any",
+            "every",
+            "the",
+            "your",
+            "these",
+            "those",
+            "my",
+            "previous",
+            "prior",
+            "above",
+            "earlier",
+            "preceding",
+            "foregoing",
+            "former",
+            "original",
+            "initial",
+            "system",
+            "safety",
+        ],
+    ),
+    (
+        "BEFORE",
+        &[
+            "your",
+            "previous",
+            "prior",
+            "above",
+            "earlier",
+            "preceding",
+            "foregoing",
+            "former",
+            "original",
+            "initial",
+            "system",
+            "safety",
+        ],
+    ),
+    (
+        "RULES",
+        &[
+            "instruction",
+            "instructions",
+            "direction",
+            "directions",
+            "directive",
+            "directives",
+            "prompt",
+            "prompts",
+            "rule",
+            "rules",
+            "guideline",
+            "guidelines",
+        ],
+    ),
+    (
+        "WORDS",
+        &[
+            "order",
+            "orders",
+            "command",
+            "commands",
+            "message",
+            "messages",
+            "context",
+            "constraints",
+            "restrictions",
+            "limitations",
+            "policy",
+            "policies",
+            "guidance",
+            "training",
+            "programming",
+            "text",
+            "input",
+            "conversation",
+        ],
+    ),
+    (
+        "PERSONA",
+        &[
+            "ai",
+            "assistant",
+            "chatbot",
+            "llm",
+            "gpt",
+            "chatgpt",
+            "dan",
+            "unrestricted",
+            "unfiltered",
+            "uncensored",
+            "evil",
+            "hacker",
+        ],
+    ),
+];
+
+/// What `~` skips.
+const LINKS: &[&str] = &[
+    "a",
+    "above",
+    "all",
+    "an",
+    "any",
+    "each",
+    "earlier",
+    "every",
+    "existing",
+    "former",
+    "given",
+    "her",
+    "his",
+    "initial",
+    "its",
+    "my",
+    "of",
+    "original",
+    "other",
+    "our",
+    "preceding",
+    "previous",
+    "prior",
+    "safety",
+    "such",
+    "system",
+    "that",
+    "the",
+    "their",
+    "these",
+    "this",
+    "those",
+    "your",
+];
+
+/// After `you are now`, these tell of a state; anything else gives a role.
+const STATES: &[&str] = &[
+    "able",
+    "connected",
+    "disconnected",
+    "logged",
+    "offline",
+    "online",
+    "ready",
+    "registered",
+    "signed",
+    "subscribed",
+    "unsubscribed",
+];
+
+/// What a text or a sentence begins with that poses as another speaker. A user is whom the text is
+/// for, and is told of.
+const SPEAKERS: &[&str] = &[
+    "system:",
+    "assistant:",
+    "developer:",
+    "human:",
+    "ai:",
+    "system prompt:",
+    "system message:",
+    "system instructions:",
+    "new instructions:",
+    "updated instructions:",
+];
 
 pub(crate) fn check(rule: TextRule, text: &str) -> Result<(), Refusal> {
     visible(text, true)?;
@@ -90,8 +240,19 @@ pub(crate) fn check(rule: TextRule, text: &str) -> Result<(), Refusal> {
     }
     let words = folded(text);
     let words: Vec<&str> = words.split_whitespace().collect();
-    if let Some(marker) = MARKERS.iter().find(|marker| holds(&words, marker)) {
-        return refuse("injection_marker", format!("reads like an instruction: `{marker}`"));
+    let marked = |at: &usize| MARKERS.iter().any(|marker| begins(after(&words, *at), marker));
+    if let Some(at) = (0..words.len()).find(marked) {
+        let shown: Vec<_> = after(&words, at).iter().take(4).copied().collect();
+        let shown = crate::diagnostic::excerpt(&shown.join(" "));
+        return refuse("injection_marker", format!("reads like an instruction: `{shown}`"));
+    }
+    let role = |at: usize| match after(&words, at) {
+        ["you", "are" | "re", "now", next, ..] => !STATES.contains(next),
+        ["you", "are" | "re", "now"] => true,
+        _ => false,
+    };
+    if (0..words.len()).any(role) {
+        return refuse("injection_marker", "reads like an instruction: `you are now`");
     }
     let lower = text.to_lowercase();
     let poses = |speaker: &&str| {
@@ -130,18 +291,36 @@ fn folded(text: &str) -> String {
         .collect()
 }
 
-fn holds(words: &[&str], marker: &str) -> bool {
-    let marker: Vec<&str> = marker.split(' ').collect();
-    (0..words.len()).any(|at| begins(words.get(at..).unwrap_or_default(), &marker))
+fn after<'a, 'b>(words: &'a [&'b str], at: usize) -> &'a [&'b str] {
+    words.get(at..).unwrap_or_default()
 }
 
-fn begins(words: &[&str], marker: &[&str]) -> bool {
-    match (marker, words) {
-        ([], _) => true,
-        (["*", rest @ ..], _) => {
-            (0..=3).any(|skip| words.get(skip..).is_some_and(|words| begins(words, rest)))
+fn begins(words: &[&str], marker: &str) -> bool {
+    let (slot, rest) = match marker.split_once(' ') {
+        _ if marker.is_empty() => return true,
+        Some((slot, rest)) => (slot, rest),
+        None => (marker, ""),
+    };
+    let skips = match slot {
+        "*" => 3.min(words.len()),
+        "~" => words.iter().take(5).take_while(|word| LINKS.contains(word)).count(),
+        _ => {
+            if let Some(word) = slot.strip_suffix('?') {
+                return begins(words, rest)
+                    || (words.first() == Some(&word) && begins(after(words, 1), rest));
+            }
+            let fits = |slot: &str| match (slot, words.first()) {
+                ("$", first) => first.is_none(),
+                (_, None) => false,
+                (_, Some(word)) if !slot.starts_with(|c: char| c.is_ascii_uppercase()) => {
+                    slot == *word
+                }
+                (_, Some(word)) => {
+                    LISTS.iter().any(|(name, list)| *name == slot && list.contains(word))
+                }
+            };
+            return slot.split('|').any(fits) && begins(after(words, 1), rest);
         }
-        ([first, rest @ ..], [word, more @ ..]) => first == word && begins(more, rest),
-        (_, []) => false,
-    }
+    };
+    (0..=skips).any(|skip| begins(after(words, skip), rest))
 }
