@@ -245,7 +245,6 @@ fn every_event_is_as_the_published_schema_has_it(world: &World) {
             (payload["type"].as_str().unwrap(), part.unwrap_or_default())
         })
         .collect();
-    println!("{kinds:?}");
     for kind in [
         ("approval", "denied"),
         ("approval", "dispatch_intent"),
