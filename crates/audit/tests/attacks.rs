@@ -39,6 +39,7 @@ fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
         cases("v2/rules.ndjson", 17),
         cases("v3/rules.ndjson", 15),
         cases("v5/rules.ndjson", 19),
+        cases("v5/bundles.ndjson", 20),
     ];
     for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
@@ -102,6 +103,7 @@ fn every_damaged_receipt_is_found_by_its_rule() {
         cases("v1/receipts.ndjson", 20),
         cases("v2/receipts.ndjson", 14),
         cases("v4/receipts.ndjson", 19),
+        cases("v5/receipts.ndjson", 5),
     ];
     for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
@@ -118,7 +120,7 @@ fn every_damaged_receipt_is_found_by_its_rule() {
 
 #[test]
 fn every_damaged_chain_is_found_by_its_rule() {
-    for case in cases("v1/critics.ndjson", 50) {
+    for case in [cases("v1/critics.ndjson", 50), cases("v5/critics.ndjson", 25)].concat() {
         let report = CriticKey::parse(text(&case, "key")).ok().and_then(|key| {
             let document = Document::parse(text(&case, "input").as_bytes(), None).ok()?;
             document.verify(&key, &Pins::default()).ok()

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
+#[path = "e2e/critics.rs"]
+mod critics;
 #[path = "e2e/servers.rs"]
 mod servers;
 
@@ -50,9 +52,13 @@ impl Client {
     }
 
     fn over_http(self, gateway: &Gateway, args: &[&str]) -> Child {
+        self.over_http_as(gateway, gateway.token(), args)
+    }
+
+    fn over_http_as(self, gateway: &Gateway, token: &str, args: &[&str]) -> Child {
         self.command()
             .args(args)
-            .args(["--http", gateway.mcp(), "--token", gateway.token()])
+            .args(["--http", gateway.mcp(), "--token", token])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -411,7 +417,7 @@ fn the_python_verifier_agrees_on_every_fixture() {
         ("v2", &["bundles", "receipts", "rules"]),
         ("v3", &["rules"]),
         ("v4", &["receipts"]),
-        ("v5", &["rules"]),
+        ("v5", &["bundles", "critics", "receipts", "rules"]),
     ] {
         let files: Vec<_> =
             files.iter().map(|file| at(&format!("attacks/{version}/{file}.ndjson"))).collect();

@@ -13,7 +13,7 @@ use serde_json::json;
 use std::collections::HashMap;
 
 /// The receipt for the seventh record of the story.
-fn receipt(own: &LogKey) -> Outcome<(Receipt, Vec<String>)> {
+pub(super) fn receipt(own: &LogKey) -> Outcome<(Receipt, Vec<String>)> {
     let records = stored(&story());
     let mut nodes: HashMap<Place, Hash> = HashMap::new();
     let mut tree = Frontier::default();

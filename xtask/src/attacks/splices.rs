@@ -10,7 +10,7 @@ use countersign_audit::checkpoint::Checkpoint;
 use countersign_audit::key::{Handover, LogKey, PublicKey, Signer};
 use countersign_audit::tree::{Frontier, leaf_hash};
 use countersign_audit::verify::BundleWriter;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The note in a line of a bundle, changed.
 fn note(text: &str, at: usize, change: impl Fn(&str) -> Outcome<String>) -> Outcome<String> {
@@ -33,17 +33,25 @@ fn rotated(
     let payload = json!({ "type": "log_key_rotation", "new_key": named.to_string() });
     told.truncate(4);
     told.insert(2, record("journal.record.rotation", 1_500, "log_key_rotation", &[], payload));
-    let mut bundle = BundleWriter::new(Vec::new(), &[first.public().clone()], (0, &[]))?;
+    signed(&told, first.public(), |size| match size {
+        1 | 2 => first,
+        3 => at_change,
+        _ => then,
+    })
+}
+
+/// A bundle with a checkpoint behind each record, by whom this says.
+pub(super) fn signed<'k>(
+    told: &[Value],
+    first: &PublicKey,
+    by: impl Fn(u64) -> &'k dyn Signer,
+) -> Outcome<String> {
+    let mut bundle = BundleWriter::new(Vec::new(), std::slice::from_ref(first), (0, &[]))?;
     let mut tree = Frontier::default();
-    for (size, record) in (1u64..).zip(stored(&told)) {
+    for (size, record) in (1u64..).zip(stored(told)) {
         bundle.record(record.as_bytes())?;
         tree.push(leaf_hash(record.as_bytes()), |_, _| ());
-        let signer = match size {
-            1 | 2 => first,
-            3 => at_change,
-            _ => then,
-        };
-        bundle.checkpoint(&Checkpoint::sign(size, tree.root(), signer)?)?;
+        bundle.checkpoint(&Checkpoint::sign(size, tree.root(), by(size))?)?;
     }
     Ok(String::from_utf8(bundle.finish()?)?)
 }

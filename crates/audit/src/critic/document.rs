@@ -163,17 +163,28 @@ impl Document {
     }
 }
 
+/// What an entry says in words that choose among forms. Whoever reads such a choice takes its number
+/// as well, and any format's name for that of the chain, which no other reader would.
+fn other_word(entry: &Value, format: Format) -> Option<&'static str> {
+    let own = format == Format::Countersign1;
+    let number = |path: &&str| entry.pointer(path).is_some_and(|found| !found.is_string());
+    if own && entry.get("format").is_some_and(|found| found != format.as_str()) {
+        return Some("/format");
+    }
+    ["/critic_identity/type", "/kind"].into_iter().take(1 + usize::from(own)).find(number)
+}
+
 fn read<T: DeserializeOwned>(entries: &[Value], format: Format) -> Result<Vec<T>, Unusable> {
     let one = |(index, value): (usize, &Value)| {
         if !value.is_object() {
             let (index, problem) = (index as u64, "it is no object".to_owned());
             return Err(Unusable::Entry { index, format, problem });
         }
-        T::deserialize(value).map_err(|error| Unusable::Entry {
-            index: index as u64,
-            format,
-            problem: error.to_string(),
-        })
+        let problem = |problem| Unusable::Entry { index: index as u64, format, problem };
+        if let Some(path) = other_word(value, format) {
+            return Err(problem(format!("`{path}` is not one of its words")));
+        }
+        T::deserialize(value).map_err(|error| problem(error.to_string()))
     };
     entries.iter().enumerate().map(one).collect()
 }

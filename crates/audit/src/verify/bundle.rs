@@ -394,6 +394,9 @@ impl<R: Read> Shared<'_, R> {
 
     /// `rotates`: whether a record of this block may change keys.
     fn line(&self, line: &[u8], key: &PublicKey, rotates: bool) -> Done {
+        if line.len() > MAX_LINE {
+            return Done::Broken("a line is longer than any may be".to_owned());
+        }
         if line.starts_with(CONTROL) {
             return match serde_json::from_slice(line) {
                 Ok(Control::Checkpoint(note)) => Done::Note(Box::new(Opened::new(&note, key))),

@@ -62,7 +62,8 @@ pub(super) struct Tool {
 }
 
 #[derive(Deserialize)]
-struct Line<'a> {
+#[serde(bound(deserialize = "P: Deserialize<'de>"))]
+struct Line<'a, P> {
     journal_seq: u64,
     #[serde(borrow)]
     record_id: Cow<'a, str>,
@@ -71,9 +72,28 @@ struct Line<'a> {
     timestamp_millis: u64,
     #[serde(default, borrow)]
     related_refs: Vec<Reference<'a>>,
-    #[serde(borrow)]
-    payload: Payload<'a>,
+    payload: P,
 }
+
+/// A payload that the rules may not know.
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+}
+
+/// The types of payloads that the rules look into. Others may have fields of these names that are
+/// something else.
+const LOOKED_INTO: &[&str] = &[
+    "approval",
+    "effect_intent",
+    "effect_result",
+    "hold",
+    "hook",
+    KEY_ROTATION,
+    "recovery",
+    "tool",
+];
 
 #[derive(Deserialize)]
 struct Reference<'a> {
@@ -161,15 +181,26 @@ struct ApprovalLine<'a> {
 impl Facts {
     /// Reads a record.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let line: Line<'_> = countersign_core::json::read(bytes)?;
-        let what = What::of(&line, bytes)?;
-        Ok(Self {
+        let text = std::str::from_utf8(bytes).map_err(serde::de::Error::custom)?;
+        match serde_json::from_str::<Line<'_, Payload<'_>>>(text) {
+            Ok(line) => What::of(&line, text).map(|what| Self::of(line, what)),
+            Err(error) => match serde_json::from_str::<Line<'_, Kind<'_>>>(text) {
+                Ok(line) if !LOOKED_INTO.contains(&&*line.payload.kind) => {
+                    Ok(Self::of(line, What::Other))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn of<P>(line: Line<'_, P>, what: What) -> Self {
+        Self {
             seq: line.journal_seq,
             record_id: line.record_id.into_owned(),
             agent: line.agent_id.into_owned(),
             at: line.timestamp_millis,
             what,
-        })
+        }
     }
 }
 
@@ -182,17 +213,17 @@ fn owned(text: &Option<Cow<'_, str>>, field: &'static str) -> Result<String, ser
 }
 
 impl What {
-    fn of(line: &Line<'_>, bytes: &[u8]) -> Result<Self, serde_json::Error> {
+    fn of(line: &Line<'_, Payload<'_>>, text: &str) -> Result<Self, serde_json::Error> {
         let payload = &line.payload;
         Ok(match payload.kind.as_ref() {
             "tool" => Self::Tool(Box::new(Tool::of(line)?)),
             "approval" if payload.record_type.is_some() => {
-                let line: ApprovalLine<'_> = countersign_core::json::read(bytes)?;
+                let line: ApprovalLine<'_> = serde_json::from_str(text)?;
                 Self::Approval(Box::new(serde_json::from_str(line.payload.get())?))
             }
             "approval" => return Err(missing("record_type")),
             "hold" if payload.record_type.as_deref() == Some("edited") => {
-                let line: ApprovalLine<'_> = countersign_core::json::read(bytes)?;
+                let line: ApprovalLine<'_> = serde_json::from_str(text)?;
                 match serde_json::from_str(line.payload.get())? {
                     HoldRecord::Edited { request_id, edit } => {
                         Self::Edited(request_id.to_string(), edit)
@@ -216,7 +247,7 @@ impl What {
 }
 
 impl Tool {
-    fn of(line: &Line<'_>) -> Result<Self, serde_json::Error> {
+    fn of(line: &Line<'_, Payload<'_>>) -> Result<Self, serde_json::Error> {
         let payload = &line.payload;
         let approval = line.related_refs.iter().find(|related| related.kind == "approval_request");
         let end = payload.effect_result.as_ref();

@@ -336,6 +336,8 @@ impl<'k> Verifier<'k> {
 
     /// Takes the next record, which somebody has hashed.
     fn hashed(&mut self, record: Hashed) {
+        // One of no records is of this log or not before there are any.
+        self.check_pinned();
         self.frontier.push(record.leaf, |_, _| ());
         let seq = self.frontier.size();
         match record.facts {
@@ -364,7 +366,7 @@ impl<'k> Verifier<'k> {
         if let What::NewKey(text) = &facts.what {
             match PublicKey::parse(text) {
                 Ok(key) if key.name() == self.key.name() => {
-                    if key == *self.key {
+                    if key == self.current {
                         // What came before was signed by the key before this one.
                         self.unsigned = None;
                     } else {
@@ -491,6 +493,7 @@ impl<'k> Verifier<'k> {
     #[must_use]
     pub fn finish(mut self) -> Report {
         let records = self.frontier.size();
+        self.check_pinned();
         if let Some((size, detail)) = self.unsigned.take() {
             self.finding(Rule::CheckpointInvalid, size, None, detail);
         }
