@@ -14,6 +14,8 @@ use crate::types::number::exact;
 const INSIDE: char = '\u{f8f0}';
 const OUTSIDE: char = '\u{f8f1}';
 const END: char = '\u{f8f2}';
+/// What no template may hold.
+pub(crate) const PRIVATE: [char; 3] = [INSIDE, OUTSIDE, END];
 
 pub(crate) fn read(
     text: &At<&str>,
@@ -64,7 +66,7 @@ pub(crate) fn read(
 
 /// Braces are JSON's own, or doubled as everywhere else: whichever gives a document.
 fn read_json(text: &At<&str>, names: &mut Names<'_>, report: &mut Report) -> Option<Node> {
-    if text.value.contains([INSIDE, OUTSIDE, END]) {
+    if text.value.contains(PRIVATE) {
         report.error("bad_body", &text.span, "the body holds a private-use character");
         return None;
     }

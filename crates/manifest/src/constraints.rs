@@ -10,7 +10,7 @@ use crate::types::url::UrlRule;
 use crate::types::{ArgType, Kind, Pattern, TYPES};
 
 /// Every constraint of the format, for any type.
-const CONSTRAINTS: &[&str] = &[
+pub(crate) const CONSTRAINTS: &[&str] = &[
     "allowed",
     "min",
     "max",

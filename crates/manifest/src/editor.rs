@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::constraints::CONSTRAINTS;
 use crate::types::TYPES;
 
 const NAME: &str = "^[a-z][a-z0-9_]{0,63}$";
@@ -72,6 +73,15 @@ fn strings_by_name(description: &str) -> Value {
     })
 }
 
+/// A key of the older format: `check` warns of it.
+fn outdated(description: &str) -> Value {
+    json!({"deprecated": true, "description": description})
+}
+
+fn child_detection() -> Value {
+    outdated("No effect: all processes of a call are found")
+}
+
 fn tier() -> Value {
     json!({"enum": ["info", "low", "medium", "high", "critical"], "default": "low"})
 }
@@ -107,6 +117,7 @@ fn tool() -> Value {
                 "capture": flag("Whether output is written there"),
                 "hash": {"const": "sha256"},
             })),
+            "child_detection": child_detection(),
         }),
     )
 }
@@ -148,10 +159,30 @@ fn args() -> Value {
         "type".to_owned(),
         json!({"anyOf": [{"enum": known}, {"type": "string", "pattern": NAME}]}),
     );
+    let mut arg = table(&["type"], Value::Object(properties));
+    if let Value::Object(arg) = &mut arg {
+        arg.insert("allOf".to_owned(), TYPES.iter().map(|(word, keys)| rule(word, keys)).collect());
+    }
     json!({
         "type": "object",
         "propertyNames": {"pattern": NAME},
-        "additionalProperties": table(&["type"], Value::Object(properties)),
+        "additionalProperties": arg,
+    })
+}
+
+/// What a built-in type needs, and which constraints mean nothing for it.
+fn rule(word: &str, keys: &[&str]) -> Value {
+    let foreign = CONSTRAINTS.iter().filter(|key| !keys.contains(key));
+    let foreign: Map<String, Value> =
+        foreign.map(|key| ((*key).to_owned(), Value::Bool(false))).collect();
+    let needed: &[&str] = match word {
+        "enum" => &["allowed"],
+        "regex_match" => &["pattern"],
+        _ => &[],
+    };
+    json!({
+        "if": {"required": ["type"], "properties": {"type": {"const": word}}},
+        "then": {"required": needed, "properties": foreign},
     })
 }
 
@@ -168,6 +199,7 @@ fn command() -> Value {
                 "type": "object",
                 "additionalProperties": strings_by_name("Value to command text"),
             },
+            "child_detection": child_detection(),
             "conditionals": {
                 "type": "object",
                 "additionalProperties": table(&["when", "template"], json!({
@@ -210,6 +242,7 @@ fn sub_commands(required: &[&str]) -> Value {
             "extract_target": flag("The target in it is held against the scope"),
             "finalize": flag("Ends the session and publishes its files"),
             "args": args(),
+            "child_detection": child_detection(),
         })),
     })
 }
@@ -228,7 +261,9 @@ fn session() -> Value {
                 "input_sanitize": {"type": "array", "items": {"const": "injection"}},
                 "output_max_bytes": {"type": "integer", "minimum": 1, "maximum": 1u64 << 30},
                 "output_wait_ms": positive("Milliseconds"),
+                "child_detection": child_detection(),
             })),
+            "child_detection": child_detection(),
             "commands": sub_commands(&["pattern", "description"]),
             "sentinel_command": text("One line that makes the program show that it is done"),
         }),
@@ -258,6 +293,8 @@ fn browser() -> Value {
             })),
             "commands": sub_commands(&["description"]),
             "state": table(&[], json!({"fields": list("What policy may ask for")})),
+            "defaults": outdated("No effect: write its `extract_mode` into [browser]"),
+            "child_detection": child_detection(),
         }),
     )
 }

@@ -18,7 +18,7 @@ use crate::types::host;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Headers that whoever sends the request writes by itself.
-const FRAMING: [&str; 11] = [
+pub(crate) const FRAMING: [&str; 11] = [
     "connection",
     "content-length",
     "expect",

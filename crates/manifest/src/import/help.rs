@@ -1,6 +1,6 @@
 //! What a program prints for `--help`.
 
-use super::{Imported, MAX_ARGS, described, line, name, quoted};
+use super::{Imported, MAX_ARGS, described, line, loads, name, quoted};
 
 struct Flag {
     long: String,
@@ -12,7 +12,8 @@ struct Flag {
 /// people, and what is not understood is left out.
 ///
 /// # Errors
-/// Says so when `binary` is no name of a program.
+/// Says so when `binary` is no name of a program, or of one that no manifest starts unasked, such as an
+/// interpreter.
 pub fn import_help(help: &str, binary: &str) -> Result<Imported, String> {
     let base = binary.rsplit('/').next().unwrap_or_default();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.+-".contains(&b);
@@ -34,7 +35,7 @@ pub fn import_help(help: &str, binary: &str) -> Result<Imported, String> {
         quoted(binary),
     );
     let mut taken: Vec<String> = Vec::new();
-    let mut exec = vec![quoted(binary)];
+    let mut exec = vec![quoted(&binary.replace('{', "{{").replace('}', "}}"))];
     let mut mappings = String::new();
     for flag in flags(help).into_iter().take(MAX_ARGS) {
         let arg = name(&flag.long, &taken, "option");
@@ -56,7 +57,7 @@ pub fn import_help(help: &str, binary: &str) -> Result<Imported, String> {
     }
     out.push_str(&format!("\n[command]\nexec = [\n  {},\n]\n{mappings}", exec.join(",\n  ")));
     out.push_str("\n[output]\nformat = \"text\"\n\n[output.schema]\ntype = \"object\"\n");
-    Ok(Imported { file: format!("{tool}.clad.toml"), text: out })
+    loads(&tool, out, binary)
 }
 
 /// Lines that begin with an option and name a long one.

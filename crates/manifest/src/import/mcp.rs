@@ -2,30 +2,52 @@
 
 use serde_json::Value;
 
-use super::{Imported, MAX_ARGS, arg, described, line, name, quoted};
+use super::{Imported, MAX_ARGS, arg, collected, described, line, loads, name, quoted};
 
 /// Makes a manifest of each tool in an answer to `tools/list`, or in its `result`, or in a bare
-/// list. `server` is what the upstream is called in the configuration.
+/// list. `server` is what the upstream is called in the configuration. A tool that no manifest can
+/// name is left out, by a comment in the first one.
 ///
 /// # Errors
-/// Says why, when there is no list of tools in it.
+/// Says why, when there is no list of tools in it, none that a manifest can name, or `server` is no
+/// name.
 pub fn import_mcp(json: &str, server: &str) -> Result<Vec<Imported>, String> {
     let document: Value = serde_json::from_str(json).map_err(|e| format!("no JSON: {e}"))?;
     let list = [document.pointer("/result/tools"), document.get("tools"), Some(&document)];
     let tools = list.into_iter().flatten().find_map(Value::as_array);
     let tools = tools.ok_or("there is no list of tools in it")?;
+    if !plain(server) {
+        return Err(
+            "the name of the server is empty, or holds a space or something invisible".into()
+        );
+    }
     let mut taken = Vec::new();
     let mut found = Vec::new();
     for tool in tools {
         let Some(upstream) = tool.get("name").and_then(Value::as_str) else {
+            found.push(Err("a tool without a name".to_owned()));
             continue;
         };
+        if !plain(upstream) {
+            let shown = line(upstream);
+            found.push(Err(format!(
+                "the tool `{shown}`: its name is empty, or holds a space or something invisible"
+            )));
+            continue;
+        }
         let tool_name = name(upstream, &taken, "tool");
-        let text = manifest(&tool_name, upstream, server, tool);
-        found.push(Imported { file: format!("{tool_name}.clad.toml"), text });
-        taken.push(tool_name);
+        let made = loads(&tool_name, manifest(&tool_name, upstream, server, tool), upstream);
+        if made.is_ok() {
+            taken.push(tool_name);
+        }
+        found.push(made);
     }
-    Ok(found)
+    collected(found)
+}
+
+/// Whether a name can stand in `[mcp]` as it is.
+fn plain(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(|c| countersign_core::text::hides(c) || c.is_whitespace())
 }
 
 fn manifest(tool_name: &str, upstream: &str, server: &str, tool: &Value) -> String {
@@ -54,20 +76,19 @@ fn manifest(tool_name: &str, upstream: &str, server: &str, tool: &Value) -> Stri
             out.push_str(&format!("# Left out, one of too many: {}\n", line(field)));
             continue;
         }
+        if field.trim().is_empty() {
+            out.push_str("# Left out: a field without a name\n");
+            continue;
+        }
         let arg_name = name(field, &taken, "arg");
         let (text, _) = arg(&arg_name, schema, required.contains(&field.as_str()));
         out.push_str(&text);
-        if arg_name != *field && !field.trim().is_empty() {
+        if arg_name != *field {
             fields.push_str(&format!("{arg_name} = {}\n", quoted(field)));
         }
         taken.push(arg_name);
     }
-    let plain = |text: &str| -> String {
-        let hidden = |c: char| countersign_core::text::hides(c) || c.is_whitespace();
-        text.chars().filter(|c| !hidden(*c)).collect()
-    };
-    let (server, upstream) = (plain(server), plain(upstream));
-    out.push_str(&format!("\n[mcp]\nserver = {}\ntool = {}\n", quoted(&server), quoted(&upstream)));
+    out.push_str(&format!("\n[mcp]\nserver = {}\ntool = {}\n", quoted(server), quoted(upstream)));
     if !fields.is_empty() {
         out.push_str(&format!("\n[mcp.field_map]\n{fields}"));
     }

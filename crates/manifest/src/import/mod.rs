@@ -12,6 +12,10 @@ pub use openapi::import_openapi;
 use countersign_core::text::visible;
 use serde_json::Value;
 
+use crate::body::PRIVATE;
+use crate::types::MAX_TEXT;
+use crate::{Manifest, Severity};
+
 /// A manifest to edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
@@ -19,6 +23,44 @@ pub struct Imported {
     pub file: String,
     /// It loads without errors.
     pub text: String,
+}
+
+/// What became of one thing that was to be imported: a manifest, or its name and why not.
+type Made = Result<Imported, String>;
+
+/// Everything that loads. What was left out stands at the top of the first manifest, or in the error
+/// if there is none.
+fn collected(made: Vec<Made>) -> Result<Vec<Imported>, String> {
+    let (mut found, mut lacking) = (Vec::new(), Vec::new());
+    for one in made {
+        match one {
+            Ok(imported) => found.push(imported),
+            Err(why) => lacking.push(why),
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(found);
+    }
+    let Some(first) = found.first_mut() else {
+        let more = if lacking.len() > 10 { " and more" } else { "" };
+        lacking.truncate(10);
+        return Err(format!("nothing in it can be written: {}{more}", lacking.join("; ")));
+    };
+    let lines: String = lacking.iter().map(|why| format!("# Left out: {why}\n")).collect();
+    first.text.insert_str(0, &format!("{lines}\n"));
+    Ok(found)
+}
+
+/// A manifest that loads, or why it does not. `what` is the name of what it was made of.
+fn loads(tool: &str, text: String, what: &str) -> Made {
+    let file = format!("{tool}.clad.toml");
+    let (manifest, found) = Manifest::parse(&file, &text);
+    if manifest.is_some() {
+        return Ok(Imported { file, text });
+    }
+    let error = found.iter().find(|found| found.severity == Severity::Error);
+    let why = error.map_or("it would not load", |error| error.message.as_str());
+    Err(format!("{}: {}", line(what), line(why)))
 }
 
 /// Most arguments that are taken over; a tool with more is one to write by hand.
@@ -39,7 +81,7 @@ fn name(text: &str, taken: &[String], otherwise: &str) -> String {
             out.push('_');
         }
     }
-    let out: String = out.trim_matches('_').chars().take(56).collect();
+    let out: String = out.trim_matches('_').chars().take(50).collect();
     let base = match out.bytes().next() {
         None => otherwise.to_owned(),
         Some(b) if b.is_ascii_digit() => format!("{otherwise}_{out}"),
@@ -75,20 +117,35 @@ fn described(text: Option<&str>, otherwise: &str) -> String {
     if text.is_empty() { otherwise.to_owned() } else { text }
 }
 
-/// The `[args.NAME]` table of a JSON Schema property, and whether it could be expressed.
-fn arg(name: &str, schema: &Value, required: bool) -> (String, bool) {
-    let mut out = format!("\n[args.{name}]\n");
-    let kind = match schema.get("type") {
+/// The type that a JSON Schema gives, or nothing.
+fn kind_of(schema: &Value) -> &str {
+    match schema.get("type") {
         Some(Value::String(kind)) => kind.as_str(),
         Some(Value::Array(kinds)) => {
             kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null").unwrap_or("")
         }
         _ => "",
-    };
-    let words = schema
+    }
+}
+
+/// The `[args.NAME]` table of a JSON Schema property, and whether it could be expressed.
+fn arg(name: &str, schema: &Value, required: bool) -> (String, bool) {
+    let mut out = format!("\n[args.{name}]\n");
+    let kind = kind_of(schema);
+    let words: Option<Vec<&str>> = schema
         .get("enum")
         .and_then(Value::as_array)
-        .map(|words| words.iter().filter_map(Value::as_str).map(quoted).collect::<Vec<_>>());
+        .map(|words| words.iter().filter_map(Value::as_str).collect());
+    let writable =
+        |word: &&str| word.len() <= MAX_TEXT && !word.chars().any(countersign_core::text::hides);
+    for word in words.iter().flatten().filter(|word| !writable(word)) {
+        out.push_str(&format!("# Left out, as it cannot be written: {}\n", line(word)));
+    }
+    let words = words.map(|words| {
+        let mut known: Vec<String> = words.into_iter().filter(writable).map(quoted).collect();
+        known.dedup();
+        known
+    });
     let whole = |key: &str| schema.get(key).and_then(Value::as_i64);
     let number = |key: &str| schema.get(key).and_then(Value::as_f64);
     let mut expressed = true;

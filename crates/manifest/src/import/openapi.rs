@@ -2,16 +2,20 @@
 
 use serde_json::Value;
 
-use super::{Imported, MAX_ARGS, arg, described, line, name, quoted};
+use super::{
+    Imported, MAX_ARGS, Made, arg, collected, described, kind_of, line, loads, name, quoted,
+};
+use crate::parse_http::FRAMING;
 
 const METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
 
 /// Makes a manifest of each operation of an OpenAPI 3 document. References inside the document
-/// are followed once.
+/// are followed once. An operation that no manifest can say is left out, by a comment in the first
+/// one.
 ///
 /// # Errors
-/// Says why, when the document is not JSON, has no paths, or names no server with a fixed http or
-/// https address.
+/// Says why, when the document is not JSON, has no paths, names no server with a fixed http or
+/// https address, or has no operation that a manifest can say.
 pub fn import_openapi(json: &str) -> Result<Vec<Imported>, String> {
     let document: Value = serde_json::from_str(json)
         .map_err(|e| format!("no JSON: {e}; a YAML document has to be converted first"))?;
@@ -19,9 +23,9 @@ pub fn import_openapi(json: &str) -> Result<Vec<Imported>, String> {
     let server = document.pointer("/servers/0/url").and_then(Value::as_str).unwrap_or_default();
     let server = url::Url::parse(server)
         .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.username().is_empty())
-        .filter(|_| !server.contains(['{', '}']))
-        .ok_or("its first server has no fixed address of http or https")?;
+        .filter(|url| matches!(url.scheme(), "http" | "https") && !url.authority().contains('@'))
+        .filter(|_| !server.contains(['{', '}', '?', '#']))
+        .ok_or("its first server has no fixed address of http or https, and nothing more")?;
     let mut taken = Vec::new();
     let mut found = Vec::new();
     for (path, item) in paths {
@@ -29,16 +33,46 @@ pub fn import_openapi(json: &str) -> Result<Vec<Imported>, String> {
             let Some(operation) = item.get(method) else { continue };
             let id = operation.get("operationId").and_then(Value::as_str);
             let tool = name(id.unwrap_or(&format!("{method} {path}")), &taken, "call");
-            if let Some(text) = manifest(&document, &server, path, item, method, operation, &tool) {
-                found.push(Imported { file: format!("{tool}.clad.toml"), text });
+            let what = format!("{} {path}", method.to_uppercase());
+            let made: Made =
+                match manifest(&document, &server, path, item, method, operation, &tool) {
+                    Ok(text) => loads(&tool, text, &what),
+                    Err(why) => Err(format!("{}: {why}", line(&what))),
+                };
+            if made.is_ok() {
                 taken.push(tool);
             }
+            found.push(made);
         }
     }
-    Ok(found)
+    collected(found)
 }
 
-/// `None` for a path that no fixed text can stand for.
+/// The parameters of an operation; its own come instead of those of its path.
+fn parameters<'a>(
+    document: &'a Value,
+    item: &'a Value,
+    operation: &'a Value,
+) -> Vec<(&'a str, &'a str, &'a Value)> {
+    let mut found: Vec<(&str, &str, &Value)> = Vec::new();
+    let lists = [item.get("parameters"), operation.get("parameters")];
+    for parameter in lists.into_iter().flatten().filter_map(Value::as_array).flatten() {
+        let parameter = follow(document, parameter);
+        let text = |key: &str| parameter.get(key).and_then(Value::as_str);
+        let (Some(field), Some(place)) = (text("name"), text("in")) else { continue };
+        let same = |(known, other, _): &&mut (&str, &str, &Value)| {
+            *other == place
+                && (*known == field || (place == "header" && known.eq_ignore_ascii_case(field)))
+        };
+        match found.iter_mut().find(same) {
+            Some(known) => *known = (field, place, parameter),
+            None => found.push((field, place, parameter)),
+        }
+    }
+    found
+}
+
+/// Says why, for a path that no fixed text can stand for.
 fn manifest(
     document: &Value,
     server: &url::Url,
@@ -47,7 +81,7 @@ fn manifest(
     method: &str,
     operation: &Value,
     tool: &str,
-) -> Option<String> {
+) -> Result<String, &'static str> {
     let text = |key: &str| operation.get(key).and_then(Value::as_str);
     let description = described(text("summary").or_else(|| text("description")), tool);
     let reads = matches!(method, "get" | "head" | "options");
@@ -64,15 +98,7 @@ fn manifest(
     let mut route = path.to_owned();
     let mut query: Vec<String> = Vec::new();
     let mut headers: Vec<String> = Vec::new();
-    let parameters = [item.get("parameters"), operation.get("parameters")];
-    for parameter in parameters.into_iter().flatten().filter_map(Value::as_array).flatten() {
-        let parameter = follow(document, parameter);
-        let (Some(field), Some(place)) = (
-            parameter.get("name").and_then(Value::as_str),
-            parameter.get("in").and_then(Value::as_str),
-        ) else {
-            continue;
-        };
+    for (field, place, parameter) in parameters(document, item, operation) {
         if taken.len() == MAX_ARGS {
             out.push_str(&format!("# Left out, one of too many: {}\n", line(field)));
             continue;
@@ -80,7 +106,7 @@ fn manifest(
         let key = format!("{{{field}}}");
         let arg_name = name(field, &taken, "arg");
         match place {
-            "path" if route.contains(&key) => {
+            "path" if route.contains(&key) && !field.is_empty() => {
                 route = route.replace(&key, &format!("\u{1}{arg_name}\u{2}"));
             }
             "query" => query.push(format!("{}={{{arg_name}}}", encoded(field))),
@@ -104,7 +130,11 @@ fn manifest(
         .map(|schema| follow(document, schema));
     let mut members = Vec::new();
     let properties = body.and_then(|body| body.get("properties")).and_then(Value::as_object);
-    for (field, schema) in properties.into_iter().flatten().take(MAX_ARGS) {
+    for (field, schema) in properties.into_iter().flatten() {
+        if taken.len() == MAX_ARGS || field.contains(super::PRIVATE) {
+            out.push_str(&format!("# Left out: {} in the body\n", line(field)));
+            continue;
+        }
         let required = body.and_then(|body| body.get("required")).and_then(Value::as_array);
         let required = required.is_some_and(|names| names.iter().any(|n| n == field.as_str()));
         let arg_name = name(field, &taken, "arg");
@@ -113,18 +143,23 @@ fn manifest(
         members.push(format!("{key}: {{{arg_name}}}"));
         taken.push(arg_name);
     }
-    let route: String = route
-        .chars()
-        .map(|c| match c {
-            '\u{1}' => '{',
-            '\u{2}' => '}',
-            '{' | '}' => '\u{3}',
-            c => c,
-        })
-        .collect();
-    if route.contains(['\u{3}', '#', '?', '\\']) || route.chars().any(char::is_whitespace) {
-        return None;
+    if !route.starts_with('/') {
+        return Err("the path does not begin with a slash");
     }
+    if route.contains(['#', '?', '\\']) || route.chars().any(char::is_whitespace) {
+        return Err("the path holds a `#`, a question mark, a backslash or a space");
+    }
+    let mut fixed = String::new();
+    for c in route.chars() {
+        match c {
+            '\u{1}' => fixed.push('{'),
+            '\u{2}' => fixed.push('}'),
+            '{' | '}' => return Err("a part of the path is no parameter"),
+            c if c.is_ascii() && !"\"<>^`|".contains(c) => fixed.push(c),
+            c => fixed.extend(url::form_urlencoded::byte_serialize(c.to_string().as_bytes())),
+        }
+    }
+    let route = fixed;
     let base = server.as_str().trim_end_matches('/');
     let mut url = format!("{base}{route}");
     if !query.is_empty() {
@@ -144,14 +179,21 @@ fn manifest(
         out.push_str(&format!("\n[http.headers]\n{}\n", headers.join("\n")));
     }
     out.push_str("\n[output]\nformat = \"json\"\n\n[output.schema]\ntype = \"object\"\n");
-    Some(out)
+    Ok(out)
 }
 
 /// A list or object as text, which the author has to look at.
 fn scalar(schema: &Value) -> Value {
-    match schema.get("type").and_then(Value::as_str) {
-        Some("array" | "object") => serde_json::json!({"type": "string"}),
-        _ => schema.clone(),
+    match kind_of(schema) {
+        "integer" | "number" | "boolean" | "string" | "" => schema.clone(),
+        _ => {
+            let mut text = serde_json::Map::new();
+            text.insert("type".to_owned(), "string".into());
+            if let Some(description) = schema.get("description") {
+                text.insert("description".to_owned(), description.clone());
+            }
+            text.into()
+        }
     }
 }
 
@@ -165,8 +207,9 @@ fn encoded(text: &str) -> String {
 }
 
 fn token(text: &str) -> bool {
-    let reserved = ["host", "content-type", "content-length", "connection", "authorization"];
+    let lower = text.to_ascii_lowercase();
     !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !reserved.contains(&text.to_ascii_lowercase().as_str())
+        && !FRAMING.contains(&lower.as_str())
+        && !["content-type", "authorization"].contains(&lower.as_str())
 }
