@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_audit::critic::successor::{self, Chain, key_id};
+use countersign_audit::critic::successor::{self, Chain, Tail, key_id};
 use countersign_audit::critic::{
     Assessment, CriticKey, CriticReport, CriticRule, CriticSigner, Document, Format, Identity,
     MAX_FINDINGS, Pins, Timestamp, Unusable, Verdict, symbi, text_hash,
@@ -391,6 +391,45 @@ fn the_successor_refuses_scores_and_strangers_when_recording() {
 }
 
 #[test]
+fn a_tail_goes_on_where_the_chain_ends() {
+    let tail = Tail::new("review/7").unwrap();
+    assert_eq!((tail.chain_id(), tail.len(), tail.is_empty()), ("review/7", 0, true));
+    assert_eq!(tail.key_in_force(), None);
+    let chain = own();
+    let (first, second) = (key_id(&signer(1).public()), key_id(&signer(2).public()));
+    for (at, in_force) in [(0, &first), (1, &first), (2, &second), (3, &second)] {
+        let tail = Tail::after(&chain.entries()[at]).unwrap();
+        let expected = ("review/7", at as u64 + 1, false);
+        assert_eq!((tail.chain_id(), tail.len(), tail.is_empty()), expected);
+        assert_eq!(tail.key_in_force(), Some(in_force.as_str()), "{at}");
+    }
+}
+
+#[test]
+fn a_number_that_canonical_json_holds_is_taken_and_the_next_is_not() {
+    const MOST: u64 = 1 << 53;
+    let mut chain = Chain::new("review/7").unwrap();
+    chain.append(judged(0.5, MOST), &signer(1)).unwrap();
+    assert!(chain.append(judged(0.5, MOST + 1), &signer(1)).is_err());
+    let file: Value = serde_json::from_str(&text(&chain)).unwrap();
+    let rules = |unknown: Value| {
+        let mut changed = file.clone();
+        changed["entries"][0]["unknown"] = unknown;
+        let report = verify(&changed.to_string(), &signer(1).public(), &Pins::default()).unwrap();
+        report.findings.iter().map(|finding| finding.rule).collect::<Vec<_>>()
+    };
+    let most = MOST as i64;
+    for held in [json!(MOST), json!(-most), json!([MOST, {"a": -most}]), json!(1e300)] {
+        assert_eq!(rules(held), [CriticRule::ChainHash]);
+    }
+    for lost in
+        [json!(MOST + 1), json!(-most - 1), json!([0, [MOST + 1]]), json!({"a": [-most - 1]})]
+    {
+        assert_eq!(rules(lost.clone()), [CriticRule::ChainHash, CriticRule::Number], "{lost}");
+    }
+}
+
+#[test]
 fn every_field_of_the_successor_is_covered() {
     let chain = own();
     let key = signer(1).public();
@@ -476,6 +515,12 @@ fn truncation_extension_and_substitution_are_told_apart() {
     let pins = Pins { chain_id: Some("review/7".into()), anchor: None };
     let report = verify(&text(&named), &signer(1).public(), &pins).unwrap();
     assert_eq!(first(&report), Some((0, CriticRule::ChainId)));
+    // Either pin says which chain is meant.
+    for pins in [Pins { chain_id: Some("review/7".into()), anchor: None }, pinned.clone()] {
+        let report = verify(&text(&whole), &signer(1).public(), &pins).unwrap();
+        let open = report.not_covered.iter().any(|line| line.starts_with("the chain itself"));
+        assert!(report.ok && !open, "{report:?}");
+    }
     // Cut, with the anchor kept elsewhere.
     let mut file: Value = serde_json::from_str(&text(&whole)).unwrap();
     file["entries"].as_array_mut().unwrap().pop();

@@ -110,6 +110,11 @@ mod tests {
         for bad in ["", "now", "2026-11-20", "2026-13-20T23:24:01Z", "2026-11-20T23:24:01", "1"] {
             assert!(Timestamp::parse(bad).is_err(), "{bad}");
         }
+        let digits = |n| format!("2026-11-20T23:24:01.{}Z", "5".repeat(n));
+        assert!(Timestamp::parse(&digits(64 - 21)).is_ok());
+        for more in [1, 2, 100] {
+            assert!(Timestamp::parse(&digits(64 - 21 + more)).is_err());
+        }
         let written = |s, n| Timestamp::from_unix(s, n).unwrap().to_string();
         assert_eq!(written(0, 0), "1970-01-01T00:00:00Z");
         assert_eq!(written(0, 500_000_000), "1970-01-01T00:00:00.500Z");
