@@ -261,7 +261,8 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
             approvals::check(&name, &text, &config.approvals.rules, &config.delegations)?;
             notifiers::check(&name, &text, &config.notifiers)?;
             secrets::check(&name, &text, &config.secrets, &config.http)?;
-            upstreams::check(&name, &text, &config.upstream)?;
+            let secrets = config.secrets.keys().map(String::as_str).collect();
+            upstreams::check(&name, &text, &config.upstream, &secrets)?;
             (config, text)
         }
     };

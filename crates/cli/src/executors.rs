@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use countersign_core::plan::PlanKind;
-use countersign_exec::{Dispatch, Evidence, ProcessConfig, ProcessExecutor, SupervisorCommand};
+use countersign_exec::{
+    Dispatch, Evidence, ProcessConfig, ProcessExecutor, Secrets, SupervisorCommand,
+};
 use countersign_manifest::{BackendKind, Manifest};
 use countersign_ports::executor::ToolExecutor;
 
@@ -16,6 +18,7 @@ use crate::secrets;
 pub(crate) fn build(
     loaded: &Loaded,
     setting: &Setting,
+    secrets: Secrets,
     env: Vec<(String, String)>,
     mcp: Option<Arc<dyn ToolExecutor>>,
 ) -> Result<Evidence, Failure> {
@@ -26,7 +29,6 @@ pub(crate) fn build(
         supervisor: SupervisorCommand::this_binary(),
     });
     let process = Arc::new(process);
-    let secrets = secrets::build(loaded, setting)?;
     let redactor = secrets.redactor().clone();
     let http = secrets::executor(loaded, setting, secrets)?;
     let dispatch = Dispatch::default()

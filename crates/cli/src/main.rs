@@ -16,6 +16,7 @@ mod executors;
 mod explain;
 mod hooks;
 mod journal;
+mod log;
 mod manifest;
 mod notifiers;
 mod outbox;

@@ -1,6 +1,5 @@
 //! `countersign serve`.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,6 +21,7 @@ use crate::args::{Global, Serve};
 use crate::config::{self, Config, Loaded};
 use crate::executors;
 use crate::hooks;
+use crate::log;
 use crate::notifiers;
 use crate::output::{Failure, Paint};
 use crate::reload::{Look, Reload};
@@ -31,14 +31,7 @@ use crate::system::{OsEntropy, SystemClock};
 use crate::upstreams::Catalog;
 
 pub(crate) fn run(global: &Global, args: Serve) -> Result<ExitCode, Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("COUNTERSIGN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,rmcp=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    log::start();
     let mut loaded = config::load(global)?;
     if let Some(bind) = args.bind {
         loaded.config.server.bind = bind;
@@ -106,7 +99,9 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         context.push((format!("hook.{}", hook.spec.hook_id), hash.to_string()));
     }
     let digest = manifests.digest();
-    let catalog = Catalog::new(loaded, &setting, &*journal, &manifests).await?;
+    let secrets = secrets::build(loaded, &setting)?;
+    log::redact(secrets.redactor());
+    let catalog = Catalog::new(loaded, &setting, &secrets, &*journal, &manifests).await?;
     let (catalog, listings) = catalog.unzip();
     let (manifests, problems): (_, Vec<String>) = match &catalog {
         Some(catalog) => {
@@ -120,7 +115,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let Deciding { rules, delegations } = approvals::build(loaded, &manifests, &state.principals)?;
     let policy = loaded.policy(rules, context);
     let mcp = catalog.as_ref().map(Catalog::executor);
-    let executor = executors::build(loaded, &setting, env, mcp)?;
+    let executor = executors::build(loaded, &setting, secrets, env, mcp)?;
     let served = || manifests.iter().filter(|manifest| !manifest.is_own());
     let tools = served().count();
     let hooked = hooks.len();

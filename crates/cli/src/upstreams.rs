@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use countersign_core::digest::Digest;
+use countersign_core::plan::Piece;
 use countersign_exec::mcp::{HttpUpstream, UpstreamConfig, UpstreamTransport};
-use countersign_exec::{ProcessConfig, SupervisorCommand};
-use countersign_manifest::{RiskTier, UpstreamRules};
+use countersign_exec::{ProcessConfig, Secrets, SupervisorCommand};
+use countersign_manifest::{RiskTier, UpstreamRules, secret_text};
 use countersign_ports::mcp::McpFeature;
 use serde::Deserialize;
 use serde_json::json;
@@ -38,9 +39,14 @@ pub(crate) struct UpstreamTable {
     name: Spanned<String>,
     command: Option<Spanned<Vec<String>>>,
     env: Option<Spanned<Vec<String>>>,
+    /// Values may name secrets, as in `headers`.
+    #[serde(default)]
+    set_env: BTreeMap<String, Spanned<String>>,
     url: Option<Spanned<String>>,
     bearer_file: Option<Spanned<PathBuf>>,
     ca_file: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    headers: BTreeMap<String, Spanned<String>>,
     prefix: Option<Spanned<String>>,
     tools: Option<BTreeSet<String>>,
     #[serde(default)]
@@ -200,18 +206,24 @@ impl UpstreamTable {
                 if command.get_ref().first().is_none_or(String::is_empty) {
                     return Err((command.span(), "the command names no program".to_owned()));
                 }
-                match self.bearer_file.as_ref().or(self.ca_file.as_ref()) {
-                    Some(file) => Err((file.span(), "that is for an upstream with a url".into())),
-                    None => Ok(()),
+                let file = self.bearer_file.as_ref().or(self.ca_file.as_ref()).map(Spanned::span);
+                let header = self.headers.values().next().map(Spanned::span);
+                match file.or(header) {
+                    Some(span) => Err((span, "that is for an upstream with a url".into())),
+                    None => self.check_env(),
                 }
             }
             (None, Some(url)) => {
-                if let Some(env) = &self.env {
-                    return Err((env.span(), "`env` is for an upstream with a command".into()));
+                let env = self.env.as_ref().map(Spanned::span);
+                let set = self.set_env.values().next().map(Spanned::span);
+                if let Some(span) = env.or(set) {
+                    return Err((span, "that is for an upstream with a command".into()));
                 }
-                let token = Zeroizing::new(String::new());
-                let token = self.bearer_file.iter().map(|_| (BEARER.to_owned(), token.clone()));
-                let upstream = self.reached(url, token.collect(), None)?;
+                // The names count here, not the values.
+                let token = self.bearer_file.iter().map(|_| BEARER);
+                let names = self.headers.keys().map(String::as_str).chain(token);
+                let headers = names.map(|name| (name.to_owned(), Zeroizing::default())).collect();
+                let upstream = self.reached(url, headers, None)?;
                 match &self.ca_file {
                     Some(file) if !upstream.is_encrypted() => {
                         Err((file.span(), "that is for an https:// url".to_owned()))
@@ -226,6 +238,28 @@ impl UpstreamTable {
         }
     }
 
+    fn check_env(&self) -> Result<(), Problem> {
+        let handed_on = self.env.as_ref().map(Spanned::get_ref);
+        for (name, value) in &self.set_env {
+            let why = if name.is_empty() || name.contains(['=', '\0']) {
+                "this is no name of a variable"
+            } else if name == "PATH" || handed_on.is_some_and(|names| names.contains(name)) {
+                "this variable is handed on, and cannot be set as well"
+            } else if value.get_ref().contains('\0') {
+                "the value holds a NUL"
+            } else {
+                continue;
+            };
+            return Err((value.span(), why.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Texts in which secrets may stand.
+    fn texts(&self) -> impl Iterator<Item = &Spanned<String>> {
+        self.set_env.values().chain(self.headers.values())
+    }
+
     fn reached(
         &self,
         url: &Spanned<String>,
@@ -236,11 +270,20 @@ impl UpstreamTable {
             Some(file) if error.field == "roots_pem" => {
                 (file.span(), format!("ca_file {}", error.rule))
             }
+            _ if error.field == "headers" => (
+                self.headers.values().next().map_or_else(|| url.span(), Spanned::span),
+                format!("the headers {}", error.rule),
+            ),
             _ => (url.span(), format!("the url {}", error.rule)),
         })
     }
 
-    fn build(&self, folder: &std::path::Path, setting: &Setting) -> Result<Built, Problem> {
+    fn build(
+        &self,
+        folder: &std::path::Path,
+        setting: &Setting,
+        secrets: &Secrets,
+    ) -> Result<Built, Problem> {
         self.check()?;
         let name = self.name.get_ref().clone();
         let features: BTreeSet<McpFeature> = self.pass.iter().map(|pass| (*pass).into()).collect();
@@ -259,6 +302,10 @@ impl UpstreamTable {
                             return Err((span, format!("the environment has no `{name}`")));
                         }
                     }
+                }
+                for (name, text) in &self.set_env {
+                    // The environment of a process is a text that is not wiped.
+                    env.push((name.clone(), filled(text, secrets)?.to_string()));
                 }
                 UpstreamTransport::Process {
                     argv: command.get_ref().clone(),
@@ -279,6 +326,9 @@ impl UpstreamTable {
                     let value = Zeroizing::new(format!("Bearer {}", text.trim()));
                     headers.push((BEARER.to_owned(), value));
                 }
+                for (name, text) in &self.headers {
+                    headers.push((name.clone(), filled(text, secrets)?));
+                }
                 let file = self.ca_file.as_ref();
                 let roots_pem = file.map(|file| setting.read(folder, file)).transpose()?;
                 roots = roots_pem.as_ref().map(Digest::of);
@@ -286,18 +336,30 @@ impl UpstreamTable {
             }
             (None, None) => return Err((self.name.span(), "nothing to connect to".to_owned())),
         };
-        let where_to = match &transport {
-            UpstreamTransport::Process { argv, process } => json!({
-                "argv": argv,
-                "env": process.env.iter().map(|(name, value)| json!([name, Digest::of(value)]))
-                    .collect::<Vec<_>>(),
-                "path": process.path,
-            }),
+        // Secrets by their names, and never by a digest that could be tried.
+        let texts = |texts: &BTreeMap<String, Spanned<String>>| {
+            texts.iter().map(|(name, text)| json!([name, text.get_ref()])).collect::<Vec<_>>()
+        };
+        let mut where_to = match &transport {
+            UpstreamTransport::Process { argv, process } => {
+                let env = process.env.iter().filter(|(name, _)| !self.set_env.contains_key(name));
+                json!({
+                    "argv": argv,
+                    "env": env.map(|(name, value)| json!([name, Digest::of(value)]))
+                        .collect::<Vec<_>>(),
+                    "path": process.path,
+                })
+            }
             UpstreamTransport::Http(http) => match roots {
                 Some(roots) => json!({ "url": http.url(), "ca": roots.to_string() }),
                 None => json!({ "url": http.url() }),
             },
         };
+        for (key, given) in [("set_env", &self.set_env), ("headers", &self.headers)] {
+            if let Some(fields) = where_to.as_object_mut().filter(|_| !given.is_empty()) {
+                fields.insert(key.to_owned(), texts(given).into());
+            }
+        }
         Ok(Built {
             config: UpstreamConfig {
                 name: name.clone(),
@@ -306,6 +368,7 @@ impl UpstreamTable {
                 connect_timeout: Self::seconds(self.connect_timeout_seconds.as_ref(), 30)?,
                 request_timeout: Self::seconds(self.timeout_seconds.as_ref(), 60)?,
                 features,
+                redactor: secrets.redactor().clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             selection: Selection {
@@ -329,11 +392,33 @@ impl UpstreamTable {
     }
 }
 
-/// Holds the tables against the rules that the text alone decides.
-pub(crate) fn check(path: &str, text: &str, tables: &[UpstreamTable]) -> Result<(), Failure> {
+fn filled(text: &Spanned<String>, secrets: &Secrets) -> Result<Zeroizing<String>, Problem> {
+    let pieces = secret_text(text.get_ref());
+    pieces.and_then(|pieces| secrets.fill(&pieces)).map_err(|why| (text.span(), why))
+}
+
+/// Holds the tables against the rules that the text alone decides. `secrets` are the names that
+/// `[secrets]` has.
+pub(crate) fn check(
+    path: &str,
+    text: &str,
+    tables: &[UpstreamTable],
+    secrets: &BTreeSet<&str>,
+) -> Result<(), Failure> {
     let mut names = BTreeSet::new();
     for table in tables {
-        table.check().map_err(|(span, why)| at(path, text, span.start, &why))?;
+        let checked = table.check().and_then(|()| {
+            table.texts().try_for_each(|text| {
+                let pieces = secret_text(text.get_ref()).map_err(|why| (text.span(), why))?;
+                let unknown = pieces.iter().find_map(|piece| match piece {
+                    Piece::Secret(of) if !secrets.contains(of.secret.as_str()) => Some(&of.secret),
+                    _ => None,
+                });
+                let why = |name| format!("[secrets] does not name `{name}`");
+                unknown.map_or(Ok(()), |name| Err((text.span(), why(name))))
+            })
+        });
+        checked.map_err(|(span, why)| at(path, text, span.start, &why))?;
         if !names.insert(table.name.get_ref()) {
             let why = format!("two upstreams are called `{}`", table.name.get_ref());
             return Err(at(path, text, table.name.span().start, &why));
@@ -342,12 +427,12 @@ pub(crate) fn check(path: &str, text: &str, tables: &[UpstreamTable]) -> Result<
     Ok(())
 }
 
-fn build(loaded: &Loaded, setting: &Setting) -> Result<Vec<Built>, Failure> {
+fn build(loaded: &Loaded, setting: &Setting, secrets: &Secrets) -> Result<Vec<Built>, Failure> {
     let path = loaded.path.clone().unwrap_or_default();
     let folder = path.parent().map(std::path::Path::to_path_buf).unwrap_or_default();
     let build = |table: &UpstreamTable| {
         table
-            .build(&folder, setting)
+            .build(&folder, setting, secrets)
             .map_err(|(span, why)| at(&path.display().to_string(), &loaded.text, span.start, &why))
     };
     loaded.config.upstream.iter().map(build).collect()
@@ -377,16 +462,41 @@ mod tests {
             ("name = \"a\"\nurl = \"https://a!b.example/\"", "no certificate"),
             ("name = \"a\"\nurl = \"http://u:p@a.example/\"", "user or password"),
             ("name = \"a\"\nurl = \"http://a.example/\"\nbearer_file = \"f\"", "encryption"),
+            ("name = \"a\"\nurl = \"http://a.example/\"\nset_env = { X = \"1\" }", "a command"),
+            ("name = \"a\"\nurl = \"http://a.example/\"\nheaders = { X = \"1\" }", "encryption"),
+            ("name = \"a\"\nurl = \"https://a.example/\"\nheaders = { Host = \"b\" }", "by itself"),
+            (
+                "name = \"a\"\nurl = \"https://a.example/\"\nheaders = { \"X Y\" = \"b\" }",
+                "be sent",
+            ),
+            (
+                "name = \"a\"\nurl = \"https://a.example/\"\nheaders = { X = \"{_secret:no}\" }",
+                "`no`",
+            ),
+            ("name = \"a\"\ncommand = [\"x\"]\nheaders = { X = \"1\" }", "with a url"),
+            ("name = \"a\"\ncommand = [\"x\"]\nset_env = { PATH = \"1\" }", "handed on"),
+            (
+                "name = \"a\"\ncommand = [\"x\"]\nenv = [\"X\"]\nset_env = { X = \"1\" }",
+                "handed on",
+            ),
+            ("name = \"a\"\ncommand = [\"x\"]\nset_env = { \"X=Y\" = \"1\" }", "no name"),
+            ("name = \"a\"\ncommand = [\"x\"]\nset_env = { X = \"{key}\" }", "stands for nothing"),
+            ("name = \"a\"\ncommand = [\"x\"]\nset_env = { X = \"{_secret:no}\" }", "`no`"),
             ("name = \"a\"\ncommand = [\"x\"]\nprefix = \"_\"", "a prefix is"),
             ("name = \"a\"\ncommand = [\"x\"]\ntimeout_seconds = 0", "from 1 to"),
         ] {
             let text = format!("[[upstream]]\n{text}\n");
             let tables = toml::from_str::<Config>(&text).unwrap().upstream;
-            let failure = check("c.toml", &text, &tables).unwrap_err();
+            let failure = check("c.toml", &text, &tables, &["key"].into()).unwrap_err();
             assert!(failure.message.contains(why), "{text}: {}", failure.message);
         }
         let twice = "[[upstream]]\nname = \"a\"\ncommand = [\"x\"]\n".repeat(2);
         let tables = toml::from_str::<Config>(&twice).unwrap().upstream;
-        assert!(check("c.toml", &twice, &tables).unwrap_err().message.contains("two upstreams"));
+        assert!(
+            check("c.toml", &twice, &tables, &BTreeSet::new())
+                .unwrap_err()
+                .message
+                .contains("two upstreams")
+        );
     }
 }

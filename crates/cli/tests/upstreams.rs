@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::common::mcp::Session;
 use crate::common::{World, finish, repository, wait_for};
 
 /// A world whose configuration has the server `up`, with these tools and these keys.
@@ -25,31 +26,54 @@ fn tool(name: &str, description: &str) -> Value {
     })
 }
 
+/// The folder and the configuration of a server with these tools.
+fn server(world: &World, name: &str, tools: &[&str], keys: &str) -> (PathBuf, String) {
+    let folder = world.dir.path().join(name);
+    std::fs::create_dir(&folder).unwrap();
+    let tools: Vec<_> = tools.iter().map(|name| tool(name, "Does it.")).collect();
+    describe(&folder, &tools);
+    let program = repository().join("crates/cli/tests/common/upstream.py");
+    let command = json!(["python3", program, folder]);
+    let table = format!("[[upstream]]\nname = \"{name}\"\ncommand = {command}\n{keys}\n");
+    (folder, table)
+}
+
+fn describe(folder: &Path, tools: &[Value]) {
+    std::fs::write(folder.join("tools.json"), json!(tools).to_string()).unwrap();
+}
+
+/// How often a server was called so.
+fn calls(folder: &Path, tool: &str) -> usize {
+    lines(&folder.join("calls")).iter().filter(|line| *line == tool).count()
+}
+
 impl Behind {
     fn new(tools: &[&str], keys: &str) -> Self {
         let world = World::new();
-        let folder = world.dir.path().join("up");
-        std::fs::create_dir(&folder).unwrap();
-        let program = repository().join("crates/cli/tests/common/upstream.py");
-        let command = json!(["python3", program, folder]);
-        world.configure(&format!("[[upstream]]\nname = \"up\"\ncommand = {command}\n{keys}\n"));
-        let behind = Self { world, folder };
-        let tools: Vec<_> = tools.iter().map(|name| tool(name, "Does it.")).collect();
-        behind.describe(&tools);
-        behind
+        let (folder, table) = server(&world, "up", tools, keys);
+        world.configure(&table);
+        Self { world, folder }
     }
 
     fn describe(&self, tools: &[Value]) {
-        std::fs::write(self.folder.join("tools.json"), json!(tools).to_string()).unwrap();
+        describe(&self.folder, tools);
     }
 
     fn call(&self, tool: &str, args: &Value) -> Value {
         self.world.json(&["call", tool, "--args", &args.to_string()])["envelope"].clone()
     }
 
+    /// How calls ended, as the journal has it.
+    fn outcomes(&self) -> Vec<String> {
+        let story = self.world.text(&["journal", "tail", "-n", "1000", "--json"]);
+        let results = story.lines().filter(|line| line.contains("tool_result_recorded"));
+        let ended = results.filter_map(|line| line.split(r#""terminal_status":""#).nth(1));
+        ended.filter_map(|rest| Some(rest.split('"').next()?.to_owned())).collect()
+    }
+
     /// How often the server was called so.
     fn calls(&self, tool: &str) -> usize {
-        lines(&self.folder.join("calls")).iter().filter(|line| *line == tool).count()
+        calls(&self.folder, tool)
     }
 }
 
@@ -115,6 +139,7 @@ fn a_call_is_made_at_most_once_whatever_becomes_of_the_server() {
     assert_eq!(lost["status"], "error", "{lost}");
     assert!(error(&lost).contains("may or may not have made the call"), "{lost}");
     assert_eq!(behind.calls("die"), 1);
+    assert_eq!(behind.outcomes(), ["unknown"]);
     // Started again, for the next call.
     assert_eq!(behind.call("up_echo", &json!({}))["status"], "success");
     assert_eq!(lines(&behind.folder.join("starts")).len(), 2);
@@ -209,4 +234,157 @@ fn a_server_that_is_not_there_stops_nothing_and_its_tools_say_so() {
     );
     // A manifest beside it works as ever.
     assert_eq!(behind.call("git_log", &json!({}))["status"], "success");
+}
+
+const KEY: &str = "k3y/of the \"server\"+1";
+
+#[test]
+fn a_secret_reaches_the_server_and_comes_back_by_its_name_only() {
+    let keys = "risk = \"low\"\npass = [\"resources\"]\nset_env = { KEY = \"<{_secret:key}>\" }\n\
+                [secrets]\nkey = { env = \"TEST_KEY\" }";
+    let mut behind = Behind::new(&["tell", "refuse", "step"], keys);
+    behind.world.env.push(("TEST_KEY", KEY.to_owned()));
+    behind.world.env.push(("COUNTERSIGN_LOG", "trace".to_owned()));
+    let mut told = tool("tell", &format!("Knows <{KEY}>."));
+    told["annotations"] = json!({"title": format!("<{KEY}>")});
+    behind.describe(&[tool("step", "Does it."), tool("refuse", "Does it."), told]);
+    let gateway = behind.world.start();
+    assert_eq!(lines(&behind.folder.join("key"))[0], format!("<{KEY}>"));
+
+    let session = Session::open(&gateway, "test").unwrap();
+    let meta = json!({"progressToken": "p"});
+    let step = json!({"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": {
+        "name": "up_step", "arguments": {}, "_meta": meta,
+    }});
+    let mut progress = Value::Null;
+    session.post_and(&step, |message| {
+        if message["method"] == "notifications/progress" {
+            progress = message.clone();
+            std::fs::write(behind.folder.join("go"), "").unwrap();
+        }
+    });
+    let seen = [
+        progress,
+        session.ask("tools/list", &json!({})),
+        session.ask("tools/call", &json!({"name": "up_tell", "arguments": {}})),
+        session.ask("tools/call", &json!({"name": "up_refuse", "arguments": {}})),
+        session.ask("resources/read", &json!({"uri": "test://up"})),
+    ];
+    for seen in seen {
+        let seen = seen.to_string();
+        assert!(seen.contains("<{_secret:key}>"), "{seen}");
+        assert!(!seen.contains("k3y"), "{seen}");
+    }
+    let story = behind.world.text(&["journal", "tail", "-n", "1000", "--json"]);
+    assert!(!story.contains("k3y"), "{story}");
+    let (_, log) = gateway.stop();
+    assert!(log.contains("ready with '<{_secret:key}>'"), "{log}");
+    assert!(!log.contains("k3y"), "{log}");
+    let journal = std::fs::read(behind.world.database()).unwrap();
+    assert!(!journal.windows(3).any(|part| part == b"k3y"));
+}
+
+#[test]
+fn servers_with_the_same_names_are_told_apart() {
+    let world = World::new();
+    let keys = "risk = \"low\"\npass = [\"resources\"]";
+    let (one, first) = server(&world, "one", &["echo"], keys);
+    let (two, second) = server(&world, "two", &["echo"], keys);
+    world.configure(&format!("{first}{second}"));
+    let gateway = world.start();
+    let session = Session::open(&gateway, "test").unwrap();
+    for (tool, counts) in [("one_echo", (1, 0)), ("two_echo", (1, 1)), ("two_echo", (1, 2))] {
+        let answer = session.ask("tools/call", &json!({"name": tool, "arguments": {"n": 1}}));
+        assert_eq!(answer["result"]["content"][0]["text"], r#"{"n": 1}"#, "{answer}");
+        assert_eq!((calls(&one, "echo"), calls(&two, "echo")), counts);
+    }
+    let listed = session.ask("resources/list", &json!({}))["result"]["resources"].clone();
+    let uris: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["uri"].clone()).collect();
+    assert_eq!(json!(uris), json!(["test://both", "test://one", "test://both", "test://two"]));
+    for (uri, said) in
+        [("test://two", "of two"), ("test://one", "of one"), ("test://both", "of one")]
+    {
+        let read = session.ask("resources/read", &json!({"uri": uri}));
+        let text = read["result"]["contents"][0]["text"].as_str().unwrap_or_default();
+        assert!(text.starts_with(said), "{uri}: {read}");
+    }
+    assert_eq!(gateway.stop().0, Some(0));
+
+    // Without prefixes the first has the name.
+    let same = |table: &str| table.replace("risk =", "prefix = \"\"\nrisk =");
+    world.configure(&format!("{}{}", same(&second), same(&first)));
+    let gateway = world.start();
+    assert_eq!(world.json(&["call", "echo"])["envelope"]["status"], "success");
+    assert_eq!((calls(&one, "echo"), calls(&two, "echo")), (1, 3));
+    let (_, said) = gateway.stop();
+    assert!(said.contains("upstream `one`: `echo` is not served: there is another"), "{said}");
+}
+
+#[test]
+fn progress_comes_and_a_call_that_is_called_off_is_cancelled_at_the_server() {
+    let behind = Behind::new(&["step", "hang"], "risk = \"low\"");
+    let gateway = behind.world.start();
+    let session = Session::open(&gateway, "test").unwrap();
+    let call = |id: u64, tool: &str, meta: Value| {
+        let params = json!({"name": tool, "arguments": {}, "_meta": meta});
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+    };
+    let mut steps = Vec::new();
+    session.post_and(&call(3, "up_step", json!({"progressToken": "mine"})), |message| {
+        if message["method"] == "notifications/progress" {
+            assert_eq!(message["params"]["progressToken"], "mine", "{message}");
+            steps.push(message["params"]["progress"].as_f64().unwrap());
+            // The server answers when all of it has arrived.
+            if steps.len() == 2 {
+                std::fs::write(behind.folder.join("go"), "").unwrap();
+            }
+        }
+    });
+    steps.sort_by(f64::total_cmp);
+    assert_eq!(steps, [1.0, 2.0]);
+    let (_, unasked) = session.post(&call(4, "up_step", json!({})));
+    assert!(!unasked.iter().any(|message| message["method"] == "notifications/progress"));
+
+    let waiting = session.clone();
+    let hang = call(5, "up_hang", json!({}));
+    let waiting = std::thread::spawn(move || waiting.post(&hang));
+    wait_for("the call", || (behind.calls("hang") == 1).then_some(()));
+    let cancelled = behind.folder.join("cancelled");
+    assert!(lines(&cancelled).is_empty());
+    let off = json!({"requestId": 5, "reason": "not needed"});
+    session.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": off}));
+    wait_for("the cancellation", || (!lines(&cancelled).is_empty()).then_some(()));
+    drop(waiting);
+    let outcomes = ["completed", "completed", "cancelled"];
+    wait_for("the outcome", || (behind.outcomes() == outcomes).then_some(()));
+    assert_eq!(behind.calls("hang"), 1);
+}
+
+#[test]
+fn an_approval_for_a_definition_that_changed_meanwhile_releases_nothing() {
+    let behind = Behind::new(&["write", "announce"], "tool_risk = { announce = \"low\" }");
+    let world = &behind.world;
+    let gateway = world.start();
+    let call = world.spawn_call("up_write", &json!({"n": 1}));
+    let hold = world.held("up_write");
+    behind.describe(&[tool("write", "Does it twice."), tool("announce", "Does it.")]);
+    assert_eq!(behind.call("up_announce", &json!({}))["status"], "success");
+    let accept = world.held("_accept_upstream_tool");
+    world.text(&["approvals", "approve", accept["id"].as_str().unwrap()]);
+    wait_for("the definition to be in force", || {
+        world.text(&["journal", "tail", "-n", "1000"]).contains("Tool accepted").then_some(())
+    });
+    world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
+    let answer = finish(call);
+    assert_eq!(answer["envelope"]["results"]["denied"]["code"], "approval.stale", "{answer}");
+    assert_eq!(behind.calls("write"), 0);
+
+    // Manifests are read again, and the tools of the server stay.
+    gateway.signal("-HUP");
+    let call = world.spawn_call("up_write", &json!({"n": 1}));
+    let again = world.held("up_write");
+    assert_ne!(again["id"], hold["id"]);
+    world.text(&["approvals", "approve", again["id"].as_str().unwrap()]);
+    assert_eq!(finish(call)["envelope"]["status"], "success");
+    assert_eq!(behind.calls("write"), 1);
 }

@@ -7,13 +7,18 @@ use std::sync::Arc;
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::Value;
+
+/// Bytes of a line of a secret that is looked for by itself, as few as any secret has.
+const LINE_MIN: usize = 8;
 
 /// Replaces every secret by `{_secret:name}`, as renderings show it.
 ///
 /// It finds a value as it is and in the forms that programs and servers give back: as in a JSON
 /// string, with what is not ASCII or everything as `\u` escapes; percent-encoded, as in a form
 /// too; as HTML entities; in hex; in base64, plain and for URLs, also within a longer text that
-/// was encoded as a whole, such as `user:secret`. Upper and lower case are not told apart.
+/// was encoded as a whole, such as `user:secret`. Upper and lower case are not told apart. Of a
+/// secret of several lines, each with at least 8 bytes is found by itself, too.
 ///
 /// It cannot find what was compressed, encrypted, cut in pieces or encoded otherwise: somebody
 /// who has a secret and means to pass it on can.
@@ -43,6 +48,9 @@ impl Redactor {
             last = name.to_owned();
             let shown: Arc<str> = format!("{{_secret:{name}}}").into();
             let mut of_value = forms_of(value);
+            // Logs and diagnostics show a key of several lines line by line.
+            let lines = value.lines().filter(|line| value.contains('\n') && line.len() >= LINE_MIN);
+            of_value.extend(lines.flat_map(forms_of));
             of_value.sort_unstable();
             of_value.dedup();
             forms.extend(of_value.into_iter().map(|form| (form, Arc::clone(&shown))));
@@ -101,6 +109,30 @@ impl Redactor {
                     Cow::Owned(bytes)
                 }
             },
+        }
+    }
+
+    /// The JSON without any secret, in names of fields and numbers as well.
+    #[must_use]
+    pub fn value(&self, value: Value) -> Value {
+        if self.0.is_none() {
+            return value;
+        }
+        match value {
+            Value::String(text) => Value::String(self.text(text)),
+            Value::Number(number) => {
+                let shown = number.to_string();
+                match self.bytes(shown.as_bytes()) {
+                    Cow::Borrowed(_) => Value::Number(number),
+                    Cow::Owned(_) => Value::String(self.text(shown)),
+                }
+            }
+            Value::Array(values) => values.into_iter().map(|value| self.value(value)).collect(),
+            Value::Object(fields) => fields
+                .into_iter()
+                .map(|(name, value)| (self.text(name), self.value(value)))
+                .collect(),
+            other @ (Value::Null | Value::Bool(_)) => other,
         }
     }
 
@@ -264,6 +296,29 @@ mod tests {
         assert!(matches!(none.bytes(b"12345678"), Cow::Borrowed(b"12345678")));
         assert_eq!(none.cut_bytes(b"1234").as_ref(), b"1234");
         assert_eq!(format!("{both:?}"), "Redactor { .. }");
+    }
+
+    #[test]
+    fn no_part_of_a_json_document_keeps_a_secret() {
+        let redactor = redactor(&[("n", "12345678"), ("s", SECRET)]);
+        let given = json!({SECRET: [SECRET, 12345678, 1.5, null, {"a": format!("<{SECRET}>")}]});
+        let clean = json!({"{_secret:s}": [
+            "{_secret:s}", "{_secret:n}", 1.5, null, {"a": "<{_secret:s}>"},
+        ]});
+        assert_eq!(redactor.value(given.clone()), clean);
+        assert_eq!(Redactor::default().value(given.clone()), given);
+    }
+
+    #[test]
+    fn a_secret_of_several_lines_is_found_line_by_line() {
+        let redactor = redactor(&[("key", "-----BEGIN-----\nc2VjcmV0IHNlY3JldA\r\nshort\n")]);
+        for (text, clean) in [
+            ("  c2VjcmV0IHNlY3JldA.", "  {_secret:key}."),
+            ("-----BEGIN-----\nc2VjcmV0IHNlY3JldA\r\nshort\n", "{_secret:key}"),
+            ("a short one", "a short one"),
+        ] {
+            assert_eq!(redactor.text(text.to_owned()), clean);
+        }
     }
 
     #[test]

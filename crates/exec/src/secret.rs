@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use countersign_core::plan::{Piece, SecretEscape};
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
-use crate::redact::Redactor;
+use crate::redact::{Redactor, percent};
 
 /// Bytes of a secret. A shorter one could be guessed, and would be redacted from text that has
 /// nothing to do with it; of a longer one, every form is kept in memory.
@@ -81,6 +83,36 @@ impl Secrets {
     #[must_use]
     pub fn redactor(&self) -> &Redactor {
         &self.redactor
+    }
+
+    /// The text with the values in it.
+    ///
+    /// # Errors
+    /// The secret there is none of.
+    pub fn fill(&self, pieces: &[Piece]) -> Result<Zeroizing<String>, String> {
+        // Of the right size at once: a text that grows leaves copies behind.
+        let mut parts: Vec<Zeroizing<String>> = Vec::new();
+        for piece in pieces {
+            parts.push(Zeroizing::new(match piece {
+                Piece::Text(text) => text.clone(),
+                Piece::Secret(secret) => {
+                    let value = self.value(&secret.secret);
+                    let value = value.ok_or_else(|| format!("no secret `{}`", secret.secret))?;
+                    match secret.escape {
+                        SecretEscape::None => value.to_owned(),
+                        SecretEscape::Json => {
+                            let quoted = Zeroizing::new(serde_json::Value::from(value).to_string());
+                            quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
+                        }
+                        SecretEscape::Form => percent(value, b"-._~"),
+                    }
+                }
+            }));
+        }
+        let length = parts.iter().map(|part| part.len()).sum();
+        let mut text = Zeroizing::new(String::with_capacity(length));
+        parts.iter().for_each(|part| text.push_str(part));
+        Ok(text)
     }
 
     pub(crate) fn value(&self, name: &str) -> Option<&str> {

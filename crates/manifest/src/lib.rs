@@ -99,6 +99,7 @@ pub use format::format;
 pub use import::{Imported, import_help, import_mcp, import_openapi};
 pub use manifest::{Arg, BackendKind, Cedar, Evidence, Manifest, RiskTier};
 pub use output::{Output, OutputFormat};
+pub use parse_http::secret_text;
 pub use plan::{ArgProblem, Planned, render_command};
 pub use project::Project;
 pub use sarif::sarif;

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use countersign_core::plan::{Piece, Secret, SecretEscape};
+
 use crate::body;
 use crate::diagnostic::{Report, excerpt};
 use crate::fields::{At, Fields};
@@ -32,6 +34,39 @@ pub(crate) const FRAMING: [&str; 11] = [
     "upgrade",
 ];
 
+/// What the name of a secret stands behind in a hole.
+const SECRET: &str = "_secret:";
+
+fn secret_name(name: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    match !name.is_empty() && name.bytes().all(plain) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("`{}` is no name of a secret", excerpt(name))),
+    }
+}
+
+/// A text of the configuration with holes for secrets, written as in a manifest: `{_secret:name}`,
+/// and `{{` and `}}` for braces.
+///
+/// # Errors
+/// What is wrong with a hole.
+pub fn secret_text(text: &str) -> Result<Vec<Piece>, String> {
+    let parts = template::holes(text).map_err(|(_, message)| message)?;
+    let piece = |part| match part {
+        RawPart::Text(text) => Ok(Piece::Text(text)),
+        RawPart::Hole(name) => {
+            let secret = name.strip_prefix(SECRET).ok_or_else(|| {
+                format!(
+                    "`{{{}}}` stands for nothing; a secret is `{{{SECRET}NAME}}`",
+                    excerpt(&name)
+                )
+            })?;
+            Ok(Piece::Secret(Secret { secret: secret_name(secret)?, escape: SecretEscape::None }))
+        }
+    };
+    parts.into_iter().map(piece).collect()
+}
+
 /// Turns names into argument numbers, and remembers which were used.
 pub(crate) struct Names<'a> {
     args: &'a Args,
@@ -54,14 +89,10 @@ impl<'a> Names<'a> {
         span: &Range<usize>,
         report: &mut Report,
     ) -> Option<Part> {
-        if let Some(secret) = name.strip_prefix("_secret:") {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-            if secret.is_empty() || !secret.bytes().all(plain) {
-                let message = format!("`{}` is no name of a secret", excerpt(secret));
-                report.error("bad_placeholder", span, message);
-                return None;
-            }
-            return Some(Part::Secret(secret.to_owned()));
+        if let Some(secret) = name.strip_prefix(SECRET) {
+            let named = secret_name(secret);
+            let named = named.map_err(|message| report.error("bad_placeholder", span, message));
+            return named.ok().map(Part::Secret);
         }
         let Some(i) = self.index.get(name).copied() else {
             if !self.args.bad.contains(name) {
@@ -435,4 +466,33 @@ pub(crate) fn read_mcp(mut table: Fields<'_>, args: &Args, report: &mut Report) 
         fields.push(field.to_owned());
     }
     Some(Mcp { server: server?.value.to_owned(), tool: tool?.value.to_owned(), fields })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_the_configuration_has_holes_for_secrets_only() {
+        let text = |text: &str| Piece::Text(text.to_owned());
+        let secret = |name: &str| {
+            Piece::Secret(Secret { secret: name.to_owned(), escape: SecretEscape::None })
+        };
+        for (given, pieces) in [
+            ("", vec![]),
+            ("plain", vec![text("plain")]),
+            ("{_secret:a.b-1}", vec![secret("a.b-1")]),
+            (
+                "Bearer {_secret:a}{_secret:b}!",
+                vec![text("Bearer "), secret("a"), secret("b"), text("!")],
+            ),
+            ("{{}}", vec![text("{}")]),
+        ] {
+            assert_eq!(secret_text(given), Ok(pieces), "{given}");
+        }
+        for given in ["{a}", "{_secret:}", "{_secret:a b}", "{_secret:a", "{", "}", "{ _secret:a}"]
+        {
+            assert!(secret_text(given).is_err(), "{given}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use countersign_core::digest::Digest;
 use countersign_core::id::AgentId;
 use countersign_core::plan::{McpPlan, Plan};
 use countersign_core::text::visible;
+use countersign_exec::Secrets;
 use countersign_exec::mcp::{Listing, Upstreams};
 use countersign_kernel::{CallOptions, Kernel, PinReason, Pins, Run, pins};
 use countersign_manifest::{Manifest, ManifestSet, RiskTier, UpstreamRules, definition_digest};
@@ -76,10 +77,11 @@ impl Catalog {
     pub(crate) async fn new(
         loaded: &Loaded,
         setting: &Setting,
+        secrets: &Secrets,
         journal: &dyn Journal,
         manifests: &ManifestSet,
     ) -> Result<Option<(Self, UnboundedReceiver<Listing>)>, Failure> {
-        let built = build(loaded, setting)?;
+        let built = build(loaded, setting, secrets)?;
         if built.is_empty() {
             return Ok(None);
         }

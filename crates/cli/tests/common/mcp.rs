@@ -62,19 +62,38 @@ impl Session {
 
     /// The session that it belongs to, and the answer; `null` when there is none.
     pub fn send(&self, message: &Value) -> (Option<String>, Value) {
+        let (id, messages) = self.post(message);
+        let answers =
+            |message: &Value| message.get("id").is_some() && message.get("method").is_none();
+        (id, messages.into_iter().find(answers).unwrap_or(Value::Null))
+    }
+
+    /// The session that it belongs to, and all that comes back about it.
+    pub fn post(&self, message: &Value) -> (Option<String>, Vec<Value>) {
+        self.post_and(message, |_| {})
+    }
+
+    /// The same, with each event shown as it comes.
+    pub fn post_and(
+        &self,
+        message: &Value,
+        mut each: impl FnMut(&Value),
+    ) -> (Option<String>, Vec<Value>) {
         block_on(async {
-            let response = self.request(reqwest::Method::POST).json(message).send().await.unwrap();
+            let request = self.request(reqwest::Method::POST).json(message);
+            let mut response = request.send().await.unwrap();
             let id = response.headers().get("mcp-session-id").cloned();
-            let text = response.text().await.unwrap();
-            // A JSON document, or events, of which one has the answer.
-            let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-            let answer = data.chain([text.as_str()]).find_map(|data| {
-                let message: Value = serde_json::from_str(data.trim()).ok()?;
-                let answers = message.get("id").is_some() && message.get("method").is_none();
-                answers.then_some(message)
-            });
-            let id = id.map(|id| id.to_str().unwrap().to_owned());
-            (id, answer.unwrap_or(Value::Null))
+            let (mut text, mut messages) = (Vec::new(), Vec::new());
+            while let Some(chunk) = response.chunk().await.unwrap() {
+                text.extend_from_slice(&chunk);
+                events(&mut text, |message| {
+                    each(&message);
+                    messages.push(message);
+                });
+            }
+            // No events, but a JSON document.
+            messages.extend(serde_json::from_slice::<Value>(&text).ok());
+            (id.map(|id| id.to_str().unwrap().to_owned()), messages)
         })
     }
 
@@ -98,14 +117,10 @@ impl Session {
                 let mut text = Vec::new();
                 while let Ok(Some(chunk)) = response.chunk().await {
                     text.extend_from_slice(&chunk);
-                    while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                        let line: Vec<_> = text.drain(..=end).collect();
-                        let line = String::from_utf8(line).unwrap();
-                        let data = line.strip_prefix("data:").unwrap_or_default();
-                        let Ok(message) = serde_json::from_str(data.trim()) else { continue };
-                        if sender.send(message).is_err() {
-                            return;
-                        }
+                    let mut taken = true;
+                    events(&mut text, |message| taken &= sender.send(message).is_ok());
+                    if !taken {
+                        return;
                     }
                 }
             });
@@ -129,6 +144,16 @@ impl Session {
     pub fn spawn(&self, tool: &'static str, args: Value) -> JoinHandle<Value> {
         let session = self.clone();
         std::thread::spawn(move || session.call(tool, &args))
+    }
+}
+
+/// Takes the whole lines out of the text, and the messages out of those.
+fn events(text: &mut Vec<u8>, mut each: impl FnMut(Value)) {
+    while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+        let line: Vec<_> = text.drain(..=end).collect();
+        let line = String::from_utf8(line).unwrap();
+        let data = line.strip_prefix("data:").unwrap_or_default();
+        serde_json::from_str(data.trim()).into_iter().for_each(&mut each);
     }
 }
 

@@ -7,8 +7,10 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 FOLDER = pathlib.Path(sys.argv[1])
+KEY = os.environ.get("KEY", "")
 LOCK = threading.Lock()
 
 
@@ -26,8 +28,22 @@ def text(words):
     return {"content": [{"type": "text", "text": words}]}
 
 
-def call(name, arguments):
+class Refused(Exception):
+    pass
+
+
+def call(name, arguments, token):
     note("calls", name)
+    if name == "tell":
+        return text(KEY)
+    if name == "refuse":
+        raise Refused(f"not with {KEY}")
+    if name == "step":
+        for step in (1, 2) if token is not None else ():
+            said = {"progressToken": token, "progress": step, "message": f"with {KEY}"}
+            say({"method": "notifications/progress", "params": said})
+        while token is not None and not (FOLDER / "go").exists():
+            time.sleep(0.01)
     if name == "die":
         os._exit(1)
     if name == "hang":
@@ -46,24 +62,37 @@ def answer(method, params):
     if method == "initialize":
         return {
             "protocolVersion": params["protocolVersion"],
-            "capabilities": {"tools": {"listChanged": True}, "prompts": {}},
+            "capabilities": {"tools": {"listChanged": True}, "prompts": {}, "resources": {}},
             "serverInfo": {"name": "test", "version": "1"},
         }
     if method == "tools/list":
         return {"tools": json.loads((FOLDER / "tools.json").read_text())}
     if method == "tools/call":
-        return call(params["name"], params.get("arguments", {}))
+        token = params.get("_meta", {}).get("progressToken")
+        return call(params["name"], params.get("arguments", {}), token)
+    if method == "resources/list":
+        uris = ["test://both", f"test://{FOLDER.name}"]
+        return {"resources": [{"uri": uri, "name": "notes"} for uri in uris]}
+    if method == "resources/read":
+        said = f"of {FOLDER.name}, with {KEY}"
+        return {"contents": [{"uri": params["uri"], "text": said}]}
     return {}
 
 
 note("starts", str(os.getpid()))
-print("ready", file=sys.stderr, flush=True)
+if KEY:
+    note("key", KEY)
+print(f"ready with '{KEY}'", file=sys.stderr, flush=True)
 for line in sys.stdin:
     message = json.loads(line)
     if message.get("method") == "notifications/cancelled":
         note("cancelled", message["params"].get("reason", ""))
     if "id" not in message or "method" not in message:
         continue
-    result = answer(message["method"], message.get("params", {}))
+    try:
+        result = answer(message["method"], message.get("params", {}))
+    except Refused as why:
+        say({"id": message["id"], "error": {"code": -32000, "message": str(why), "data": KEY}})
+        continue
     if result is not None:
         say({"id": message["id"], "result": result})

@@ -1,12 +1,11 @@
 //! One request on its way out: a plan, and what redirects made of it.
 
-use countersign_core::plan::{HttpPlan, Piece, SecretEscape};
+use countersign_core::plan::{HttpPlan, Piece};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::connect::{Target, origin, request_target};
 use crate::secret::Secrets;
@@ -120,8 +119,8 @@ impl Outgoing {
             request = request.header(ACCEPT, "*/*");
         }
         for (name, value) in self.headers.iter().filter(|(name, _)| *name != ACCEPT_ENCODING) {
-            let bytes = filled(value, secrets)?;
-            let mut sent = HeaderValue::from_bytes(&bytes).map_err(|_| {
+            let bytes = secrets.fill(value)?;
+            let mut sent = HeaderValue::from_bytes(bytes.as_bytes()).map_err(|_| {
                 let secret = value.iter().any(|piece| matches!(piece, Piece::Secret(_)));
                 let why = if secret { ", with its secret put in," } else { "" };
                 format!("the header `{name}`{why} holds a control character")
@@ -130,34 +129,9 @@ impl Outgoing {
             request = request.header(name.clone(), sent);
         }
         let body = match &self.body {
-            Some(body) => Bytes::from_owner(filled(body, secrets)?),
+            Some(body) => Bytes::from_owner(secrets.fill(body)?),
             None => Bytes::new(),
         };
         request.body(Full::new(body)).map_err(|error| format!("no request: {error}"))
     }
-}
-
-fn filled(pieces: &[Piece], secrets: &Secrets) -> Result<Zeroizing<Vec<u8>>, String> {
-    // Of the right size at once: a vector that grows leaves copies behind.
-    let mut parts: Vec<Zeroizing<String>> = Vec::new();
-    for piece in pieces {
-        parts.push(Zeroizing::new(match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Secret(secret) => {
-                let value = secrets.value(&secret.secret);
-                let value = value.ok_or_else(|| format!("no secret `{}`", secret.secret))?;
-                match secret.escape {
-                    SecretEscape::None => value.to_owned(),
-                    SecretEscape::Json => {
-                        let quoted = Zeroizing::new(serde_json::Value::from(value).to_string());
-                        quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
-                    }
-                    SecretEscape::Form => crate::redact::percent(value, b"-._~"),
-                }
-            }
-        }));
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
-    parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
-    Ok(bytes)
 }

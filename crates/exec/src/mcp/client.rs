@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 
+use crate::Redactor;
+
 /// A request that is under way, and who made it.
 pub(super) struct UnderWay {
     pub(super) id: RequestId,
@@ -31,6 +33,8 @@ pub(super) struct Shared {
     pub(super) upstream: String,
     pub(super) version: String,
     pub(super) features: BTreeSet<McpFeature>,
+    /// In front of all that the server says.
+    pub(super) redactor: Redactor,
     /// Whose connection it is; `None` if it is everybody's.
     pub(super) owner: Option<Arc<dyn McpCaller>>,
     /// INVARIANT: locked while a request is sent, so that nothing about it comes too early.
@@ -72,7 +76,7 @@ impl Shared {
         let Some(caller) = caller else { return Err(fault(McpError::no_method(method))) };
         let internal =
             |error: serde_json::Error| ErrorData::internal_error(error.to_string(), None);
-        let params = serde_json::to_value(params).map_err(internal)?;
+        let params = self.redactor.value(serde_json::to_value(params).map_err(internal)?);
         let answer = tokio::select! {
             answer = caller.request(&self.upstream, method, params) => answer.map_err(fault)?,
             () = ctx.ct.cancelled() => {
@@ -87,6 +91,7 @@ impl Shared {
             return;
         }
         let Ok(params) = serde_json::to_value(params) else { return };
+        let params = self.redactor.value(params);
         if let Some(caller) = self.meant(None).await {
             caller.notify(&self.upstream, method, params).await;
         }
@@ -143,6 +148,7 @@ impl ClientHandler for Side {
         let Some(caller) = found.map(|request| Arc::clone(&request.caller)) else { return };
         drop(under_way);
         if let Ok(params) = serde_json::to_value(params) {
+            let params = self.0.redactor.value(params);
             caller.notify(&self.0.upstream, "notifications/progress", params).await;
         }
     }

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::client::{Shared, Side, UnderWay};
 use super::process::{self, Process};
 use super::{Listing, UpstreamConfig, UpstreamTransport, digests};
+use crate::Redactor;
 use crate::connect::Failed;
 
 /// Bytes of one message of a program.
@@ -58,6 +59,7 @@ impl Connection {
             upstream: config.name.clone(),
             version: config.version.clone(),
             features: config.features.clone(),
+            redactor: config.redactor.clone(),
             owner,
             under_way: Mutex::default(),
             tools_changed: changed,
@@ -65,19 +67,19 @@ impl Connection {
         let side = Side(Arc::clone(&shared));
         let (service, process) = match &config.transport {
             UpstreamTransport::Process { argv, process } => {
-                let (process, output, input) = process::start(&config.name, argv, process).await?;
+                let (process, output, input) = process::start(config, argv, process).await?;
                 let transport =
                     AsyncRwTransport::new(output, input).with_max_line_length(MESSAGE_MAX);
                 (side.serve(transport).await, Some(process))
             }
             UpstreamTransport::Http(http) => {
-                let transport = http.transport(config.connect_timeout)?;
+                let transport = http.transport(config.connect_timeout);
                 (side.serve(transport).await, None)
             }
         };
         let service = service.map_err(|error| chain(&error))?;
         let peer = service.peer().clone();
-        let tools = list(&peer).await?;
+        let tools = list(&peer, &shared.redactor).await?;
         let known = Arc::new(RwLock::new(digests(&tools)));
         let upstream = config.name.clone();
         // What a server lists to one client is that client's; what it lists to all is published.
@@ -90,15 +92,17 @@ impl Connection {
         publish(tools);
         // Ends with the connection: the sender is in `shared`, which the service has.
         let (again, of, name) = (Arc::clone(&known), peer.clone(), config.name.clone());
+        let redactor = config.redactor.clone();
         tokio::spawn(async move {
             while tools_changed.changed().await.is_ok() {
-                match list(&of).await {
+                match list(&of, &redactor).await {
                     Ok(tools) => {
                         let digests = digests(&tools);
                         *again.write().unwrap_or_else(PoisonError::into_inner) = digests;
                         publish(tools);
                     }
                     Err(why) => {
+                        let why = redactor.text(why);
                         tracing::warn!(upstream = name, "its tools cannot be listed again: {why}");
                         // What is not known to be accepted is not called.
                         again.write().unwrap_or_else(PoisonError::into_inner).clear();
@@ -170,26 +174,32 @@ impl Connection {
         params: Value,
         within: Duration,
     ) -> Result<Value, McpError> {
-        let request = CustomRequest::new(method, Some(bare(params)));
+        let redactor = &self.shared.redactor;
+        let internal = |why: String| McpError::internal(redactor.text(why));
         let lost = |lost: Lost| match lost {
-            Lost::NotSent(why) | Lost::Unknown(why) => McpError::internal(why),
+            Lost::NotSent(why) | Lost::Unknown(why) => internal(why),
         };
+        let request = CustomRequest::new(method, Some(bare(params)));
         let sent = self.send(ClientRequest::CustomRequest(request), Some(caller)).await;
         let mut handle = sent.map_err(lost)?;
         let answer = timeout(within, &mut handle.rx).await;
         self.forget(&handle.id.clone()).await;
         match answer {
-            Ok(Ok(Ok(result))) => value(&result).map_err(McpError::internal),
+            Ok(Ok(Ok(result))) => {
+                value(&result).map(|value| redactor.value(value)).map_err(internal)
+            }
             Ok(Ok(Err(error))) => Err(match self.lost(error) {
-                Ok(ErrorData { code, message, data }) => {
-                    McpError { code: code.0, message: message.into_owned(), data }
-                }
+                Ok(ErrorData { code, message, data }) => McpError {
+                    code: code.0,
+                    message: redactor.text(message.into_owned()),
+                    data: data.map(|data| redactor.value(data)),
+                },
                 Err(why) => lost(why),
             }),
-            Ok(Err(_)) => Err(McpError::internal("the connection ended before the answer")),
+            Ok(Err(_)) => Err(internal("the connection ended before the answer".to_owned())),
             Err(_) => {
                 handle.cancel(Some("it takes too long".to_owned())).await.ok();
-                Err(McpError::internal(format!("no answer within {} s", within.as_secs_f64())))
+                Err(internal(format!("no answer within {} s", within.as_secs_f64())))
             }
         }
     }
@@ -211,7 +221,8 @@ fn bare(params: Value) -> Value {
     }
 }
 
-async fn list(peer: &Peer<RoleClient>) -> Result<Vec<Value>, String> {
+/// What the server says its tools are, without secrets.
+async fn list(peer: &Peer<RoleClient>, redactor: &Redactor) -> Result<Vec<Value>, String> {
     let mut tools = Vec::new();
     let mut cursor = None;
     // A server without tools need not know the method.
@@ -223,7 +234,7 @@ async fn list(peer: &Peer<RoleClient>) -> Result<Vec<Value>, String> {
         let request = ListToolsRequest { params: Some(params), ..Default::default() };
         let answer = peer.send_request(ClientRequest::ListToolsRequest(request)).await;
         let answer = answer.map_err(|error| format!("its tools: {}", chain(&error)))?;
-        let answer = value(&answer)?;
+        let answer = redactor.value(value(&answer)?);
         let page = answer.get("tools").and_then(Value::as_array).cloned().unwrap_or_default();
         tools.extend(page);
         if tools.len() > TOOLS_MAX {

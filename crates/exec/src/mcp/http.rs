@@ -13,20 +13,21 @@ use zeroize::Zeroizing;
 
 use super::wire::{MESSAGE_MAX, Way, Wire};
 use crate::connect::{Target, tls};
+use crate::quote::quote;
 
 /// Where an upstream server is, and what each request carries.
 #[derive(Clone)]
 pub struct HttpUpstream {
     url: Url,
     target: Target,
-    headers: Vec<(String, Zeroizing<String>)>,
+    headers: HashMap<HeaderName, HeaderValue>,
     tls: TlsConnector,
 }
 
 impl fmt::Debug for HttpUpstream {
     /// Leaves out what may be a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let names = self.headers.keys().collect::<Vec<_>>();
         f.debug_struct("HttpUpstream")
             .field("origin", &self.url.origin().ascii_serialization())
             .field("headers", &names)
@@ -37,7 +38,7 @@ impl fmt::Debug for HttpUpstream {
 /// Why a server cannot be an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUpstreamError {
-    /// `url`, or `roots_pem`.
+    /// `url`, `headers` or `roots_pem`.
     pub field: &'static str,
     /// What it breaks, as the end of a sentence about it.
     pub rule: String,
@@ -57,7 +58,7 @@ impl HttpUpstream {
     /// server is, the authorities in `roots_pem` alone vouch for, or those that Mozilla trusts.
     ///
     /// # Errors
-    /// What is wrong with the URL or the authorities.
+    /// What is wrong with the URL, a header field or the authorities. Repeats no value of a field.
     pub fn new(
         url: &str,
         headers: Vec<(String, Zeroizing<String>)>,
@@ -77,6 +78,9 @@ impl HttpUpstream {
             let rule = "would send a secret without encryption to another machine";
             return Err(bad(rule.to_owned()));
         }
+        let headers = headers.into_iter().map(|(name, value)| field(&name, &value));
+        let headers = headers.collect::<Result<_, _>>();
+        let headers = headers.map_err(|rule| HttpUpstreamError { field: "headers", rule })?;
         let tls = tls(roots_pem);
         let tls = tls.map_err(|rule| HttpUpstreamError { field: "roots_pem", rule })?;
         Ok(Self { url, target, headers, tls })
@@ -99,29 +103,49 @@ impl HttpUpstream {
     pub(super) fn transport(
         &self,
         connect_timeout: Duration,
-    ) -> Result<StreamableHttpClientTransport<Wire>, String> {
-        let mut headers = HashMap::new();
-        for (name, value) in &self.headers {
-            let bad = |_| format!("the header `{name}` cannot be sent");
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad(()))?;
-            let mut value = HeaderValue::from_str(value).map_err(|_| bad(()))?;
-            value.set_sensitive(true);
-            headers.insert(key, value);
-        }
+    ) -> StreamableHttpClientTransport<Wire> {
         let wire = Wire::new(Way {
             target: self.target.clone(),
             tls: self.tls.clone(),
             // What a name stands for may change.
-            only_here: !self.target.encrypted() && !headers.is_empty(),
+            only_here: !self.target.encrypted() && !self.headers.is_empty(),
             within: connect_timeout,
         });
         let mut config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
-            .custom_headers(headers)
+            .custom_headers(self.headers.clone())
             .reinit_on_expired_session(false);
         config.max_sse_event_size = MESSAGE_MAX;
         config.max_concurrent_requests = 64;
-        Ok(StreamableHttpClientTransport::with_client(wire, config))
+        StreamableHttpClientTransport::with_client(wire, config)
     }
+}
+
+/// Fields that the client writes by itself.
+const OWN: [&str; 12] = [
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "keep-alive",
+    "last-event-id",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let key = HeaderName::from_bytes(name.as_bytes());
+    let key = key.map_err(|_| format!("name `{}`, which cannot be sent", quote(name)))?;
+    if OWN.contains(&key.as_str()) {
+        return Err(format!("name `{key}`, which the gateway writes by itself"));
+    }
+    let value = HeaderValue::from_str(value);
+    let mut value = value.map_err(|_| format!("give `{key}` a value that cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok((key, value))
 }
 
 /// Whether the host is this machine, as far as its name tells.

@@ -36,7 +36,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::ProcessConfig;
+use crate::{ProcessConfig, Redactor};
 use connection::Connection;
 pub use http::{HttpUpstream, HttpUpstreamError};
 
@@ -60,6 +60,10 @@ pub struct UpstreamConfig {
     pub request_timeout: Duration,
     /// What may pass.
     pub features: BTreeSet<McpFeature>,
+    /// Takes secrets out of whatever the server says: definitions, requests, notifications, their
+    /// answers, errors, and the log of standard error. Answers to calls of tools are left to
+    /// [`Dispatch`](crate::Dispatch), as those of all executors.
+    pub redactor: Redactor,
     /// The gateway's version, for the handshake.
     pub version: String,
 }
@@ -224,6 +228,7 @@ impl Upstream {
                 Ok(connection)
             }
             Err(why) => {
+                let why = self.config.redactor.text(why);
                 let why = format!("upstream `{name}` cannot be reached: {why}");
                 tracing::warn!("{why}");
                 let wait = BACKOFF.0.saturating_mul(1 << slot.failures.min(16)).min(BACKOFF.1);

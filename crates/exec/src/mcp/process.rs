@@ -16,8 +16,9 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::UpstreamConfig;
 use crate::executor::kill_stuck;
-use crate::{ProcessConfig, check, confine, supervise};
+use crate::{ProcessConfig, Redactor, check, confine, supervise};
 
 /// Bytes of one line of standard error that are logged.
 const LINE_MAX: u64 = 4 << 10;
@@ -33,7 +34,7 @@ pub(super) struct Process {
 
 /// Starts the program. What it reads and writes comes with it.
 pub(super) async fn start(
-    upstream: &str,
+    upstream: &UpstreamConfig,
     argv: &[String],
     config: &ProcessConfig,
 ) -> Result<(Process, ChildStdout, pipe::Sender), String> {
@@ -48,7 +49,7 @@ pub(super) async fn start(
         spawn(&program, argv, config).map_err(|error| format!("it cannot be started: {error}"))?;
     let output = child.stdout.take().ok_or("it has no standard output")?;
     if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(log(upstream.to_owned(), stderr));
+        tokio::spawn(log(upstream.name.clone(), upstream.redactor.clone(), stderr));
     }
     let (alive, gone) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(async move {
@@ -97,8 +98,9 @@ fn spawn(
     Ok((child, leash, input))
 }
 
-/// Logs what the program says on standard error, as far as that is bounded.
-async fn log(upstream: String, stderr: ChildStderr) {
+/// Logs what the program says on standard error, as far as that is bounded. Of a line that is too
+/// long, the beginning is logged.
+async fn log(upstream: String, redactor: Redactor, stderr: ChildStderr) {
     let mut stderr = BufReader::new(stderr);
     let mut lines = 0_usize;
     let mut line = Vec::new();
@@ -108,12 +110,35 @@ async fn log(upstream: String, stderr: ChildStderr) {
             Ok(1..) => {}
             _ => return,
         }
+        let whole = line.ends_with(b"\n") || (line.len() as u64) < LINE_MAX;
+        let clean = match whole {
+            true => redactor.bytes(&line),
+            false => redactor.cut_bytes(&line),
+        };
         lines += 1;
         if lines <= LINES_MAX {
-            let text = String::from_utf8_lossy(&line);
+            let text = String::from_utf8_lossy(&clean);
             tracing::info!(upstream, "{}", visible(text.trim_end()));
         } else if lines == LINES_MAX + 1 {
             tracing::info!(upstream, "has written {LINES_MAX} lines; no more are logged");
+        }
+        if !whole && skip_line(&mut stderr).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads to the end of the line.
+async fn skip_line(stderr: &mut BufReader<ChildStderr>) -> std::io::Result<()> {
+    loop {
+        let read = stderr.fill_buf().await?;
+        let (end, length) = match read.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (true, at + 1),
+            None => (read.is_empty(), read.len()),
+        };
+        stderr.consume(length);
+        if end {
+            return Ok(());
         }
     }
 }

@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 
 use super::wire::Way;
 use super::*;
+use crate::Secrets;
 use crate::authority::Authority;
 use crate::connect::{Target, tls};
 
@@ -73,7 +74,8 @@ impl ServerHandler for Echo {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let schema = json!({"type": "object"}).as_object().unwrap().clone();
-        Ok(ListToolsResult::with_all_items(vec![Tool::new("echo", "Says it.", schema)]))
+        let says = format!("Says it, and knows {TOKEN}.");
+        Ok(ListToolsResult::with_all_items(vec![Tool::new("echo", says, schema)]))
     }
 
     async fn call_tool(
@@ -170,6 +172,8 @@ fn upstream(url: &str, roots_pem: Option<&[u8]>) -> HttpUpstream {
 
 /// Lists the tools, takes them as they are, and calls one.
 async fn call(http: HttpUpstream) -> Result<Value, ExecutionStatus> {
+    let secrets = [("token".to_owned(), TOKEN.to_owned().into())];
+    let secrets = Secrets::new(secrets.into()).unwrap();
     let config = UpstreamConfig {
         name: "up".to_owned(),
         prefix: String::new(),
@@ -177,13 +181,16 @@ async fn call(http: HttpUpstream) -> Result<Value, ExecutionStatus> {
         connect_timeout: LONG,
         request_timeout: LONG,
         features: BTreeSet::new(),
+        redactor: secrets.redactor().clone(),
         version: "0".to_owned(),
     };
     let (upstreams, mut listings) = Upstreams::new(vec![config]);
     if let Err(why) = upstreams.connect("up").await {
         return Err(ExecutionStatus::NotStarted(why));
     }
-    for (tool, digest) in digests(&listings.recv().await.unwrap().tools) {
+    let listed = listings.recv().await.unwrap().tools;
+    assert_eq!(listed[0]["description"], "Says it, and knows {_secret:token}.");
+    for (tool, digest) in digests(&listed) {
         upstreams.accept("up", &tool, Some(digest));
     }
     let mut arguments = Map::new();
