@@ -15,6 +15,9 @@ use countersign_ports::executor::{Execution, ExecutionStatus, ToolExecutor, Tool
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+/// Forks for ever: what cannot fork dies, and makes room for others that do.
+const STORM: &str = "f() { f & f; }; f 2>/dev/null & exec sleep 61";
+
 /// Far longer than anything here takes, on any machine.
 const LONG: Duration = Duration::from_secs(300);
 
@@ -254,14 +257,16 @@ async fn output_is_kept_as_evidence_for_its_owner_alone() {
     assert!(!dir.join("d.out").exists());
 }
 
+/// The most memory that this process has had, in MiB.
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
+}
+
 #[tokio::test]
 async fn a_gigabyte_of_output_takes_no_memory() {
     let bench = Bench::new();
-    let peak = || {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() >> 10
-    };
     let before = peak();
     let limits = RunLimits { output_max_bytes: 4 << 20, ..long() };
     let done = bench.sh("head -c 1G /dev/zero", limits).await;
@@ -275,20 +280,24 @@ async fn a_gigabyte_of_output_takes_no_memory() {
     assert!(grown < 64, "{grown} MiB");
 }
 
-/// A tool that forks until it cannot, as a user whom the limit binds: root is not bound.
+/// The script, run as a user whom a limit of processes binds: root is not bound.
+fn as_other(script: &str, limits: RunLimits) -> ToolRun {
+    let mut argv = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    if rustix::process::geteuid().is_root() {
+        let other = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "--"];
+        argv.splice(0..0, other.map(str::to_owned));
+    }
+    ToolRun::new(Plan::Command(CommandPlan { argv, ..CommandPlan::default() }), limits)
+}
+
+/// A tool that forks until it cannot.
 #[tokio::test]
 async fn a_fork_storm_ends_at_its_limit_and_leaves_nothing() {
     let bench = Bench::new();
     fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let storm = "i=0; while [ $i -lt 300 ]; do sleep 61 & i=$((i+1)); echo $i; done; exit 0";
-    let mut argv = vec!["sh".to_owned(), "-c".to_owned(), storm.to_owned()];
-    if rustix::process::geteuid().is_root() {
-        let other = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "--"];
-        argv.splice(0..0, other.map(str::to_owned));
-    }
-    let plan = Plan::Command(CommandPlan { argv, ..CommandPlan::default() });
     let limits = RunLimits { nproc: Some(40), ..long() };
-    let done = bench.executor.run(ToolRun::new(plan, limits)).await;
+    let done = bench.executor.run(as_other(storm, limits)).await;
     assert!(matches!(done.status, ExecutionStatus::Exited(1..)), "{done:?}");
     let started = text(&done.stdout).lines().count();
     assert!(started <= 40, "{started}: {}", text(&done.stderr));
@@ -300,7 +309,9 @@ async fn a_fork_storm_ends_at_its_limit_and_leaves_nothing() {
 #[tokio::test]
 async fn everything_is_dead_within_250_ms_of_the_deadline() {
     let bench = Bench::new();
+    fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let timeout = Duration::from_millis(400);
+    let before = peak();
     for hostile in [
         "sleep 61",
         "trap '' TERM INT HUP; while :; do sleep 61; done",
@@ -312,10 +323,16 @@ async fn everything_is_dead_within_250_ms_of_the_deadline() {
         "cat; read line; sleep 61",
         "kill -STOP $$",
         "i=0; while [ $i -lt 40 ]; do sleep 61 & i=$((i+1)); done; wait",
+        STORM,
     ] {
         let mut late = Duration::MAX;
         for _ in 0..8 {
-            let done = bench.sh(hostile, RunLimits { timeout, ..long() }).await;
+            let limits = RunLimits { timeout, ..long() };
+            let run = match hostile {
+                STORM => as_other(hostile, RunLimits { nproc: Some(40), ..limits }),
+                _ => sh(hostile, limits),
+            };
+            let done = bench.executor.run(run).await;
             assert_eq!(done.status, ExecutionStatus::TimedOut, "{hostile}");
             bench.nothing_left();
             late = late.min(done.duration - timeout);
@@ -324,5 +341,7 @@ async fn everything_is_dead_within_250_ms_of_the_deadline() {
             }
         }
         assert!(late < Duration::from_millis(250), "{hostile}: {late:?} late");
+        let grown = peak() - before;
+        assert!(grown < 64, "{hostile}: {grown} MiB");
     }
 }
