@@ -55,10 +55,6 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
     }
@@ -266,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_repeated_key_is_refused_at_every_depth() {
-        for good in ["{}", "[]", "{\"a\":{\"a\":1},\"b\":[{\"a\":null},true,-1.5,\"x\"]}"] {
+        for good in ["{}", "[]", "{\"a\":{\"a\":1},\"b\":[{\"a\":null},true,-5,-1.5,\"x\"]}"] {
             assert_eq!(parse(good.as_bytes()).unwrap().to_string(), good);
         }
         for bad in
@@ -303,7 +299,14 @@ mod tests {
             (":7", ":18446744073709551616"),
             ("\"record_id\":\"r\",", ""),
             ("\"r\"", "1"),
+            ("\"r\"", "true"),
+            ("\"r\"", "-1"),
+            ("\"r\"", "1.5"),
             ("\"a\",", "null,"),
+            ("_millis\":1", "_millis\":true"),
+            ("_millis\":1", "_millis\":-1"),
+            ("_millis\":1", "_millis\":1.5"),
+            ("{\"type\":\"t\",\"more\":[{\"a\":1},{\"a\":[]}]}", "true"),
             ("_millis\":1", "_millis\":\"1\""),
             ("\"type\":\"t\",", ""),
             ("\"type\":\"t\"", "\"type\":{}"),
@@ -327,6 +330,18 @@ mod tests {
         for bad in ["", "7", "[]", "{}", "null", "{\"journal_seq\":7}"] {
             assert!(journal_seq(bad).is_err(), "{bad}");
         }
+        for (from, to, why) in [
+            ("\"record_id\":\"r\",", "", "missing field `record_id`"),
+            ("\"timestamp_millis\":1,", "", "missing field `timestamp_millis`"),
+            ("\"r\"", "1", "not a text"),
+            ("_millis\":1", "_millis\":\"1\"", "not a whole number"),
+            ("{\"type\":\"t\",\"more\":[{\"a\":1},{\"a\":[]}]}", "[]", "not a payload"),
+        ] {
+            let error = journal_seq(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        let error = journal_seq("[]").unwrap_err().to_string();
+        assert!(error.contains("not a record"), "{error}");
         assert!(journal_seq(&GOOD.replace("1}", &format!("{}1", "[".repeat(200_000)))).is_err());
     }
 
