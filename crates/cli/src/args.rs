@@ -277,7 +277,7 @@ pub(crate) enum Journal {
 }
 
 /// What stands beside the manifests.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Beside {
     /// Custom types [default: toolclad.toml in the manifest's folder, if there is one]
     #[arg(long, value_name = "FILE")]

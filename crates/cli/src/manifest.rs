@@ -1,20 +1,21 @@
 //! `countersign manifest`.
 
-mod files;
+pub(crate) mod files;
 mod import;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use countersign_manifest::{
-    ArgProblem, ArgumentsError, FileDiagnostic, Manifest, ManifestSet, Planned, Severity,
-    editor_schema, format, parse_arguments, render_command, sarif,
+    ArgProblem, FileDiagnostic, Manifest, Planned, Severity, editor_schema, format,
+    parse_arguments, render_command, sarif,
 };
 use serde_json::{Value, json};
 
 use crate::args::{Beside, Global, Manifest as Command};
 use crate::output::{Failure, Paint, say, say_json};
-use files::{Texts, list, one, texts};
+use files::Files;
 
 pub(crate) fn run(global: &Global, command: &Command) -> Result<ExitCode, Failure> {
     let as_json = global.json;
@@ -26,7 +27,7 @@ pub(crate) fn run(global: &Global, command: &Command) -> Result<ExitCode, Failur
             Ok(ExitCode::SUCCESS)
         }
         Command::Mcp { file, beside } => match load(file, beside)? {
-            Ok(manifest) => {
+            Ok(Loaded { manifest, .. }) => {
                 let tools = manifest.mcp_tools();
                 match tools.as_slice() {
                     [tool] => say_pretty(tool, as_json),
@@ -56,13 +57,13 @@ fn check(
     as_sarif: bool,
     as_json: bool,
 ) -> Result<ExitCode, Failure> {
-    let manifests = list(paths)?;
-    if manifests.is_empty() {
+    let (files, missing) = Files::named(paths);
+    if files.manifests.is_empty() && missing.is_empty() {
         return Err(Failure::new("there is no `*.clad.toml` to check"));
     }
-    let Texts { texts, unreadable } = texts(&manifests, beside);
-    let (set, mut found) = ManifestSet::load_with(texts, beside.allow_parser.iter().cloned());
-    found.extend(unreadable);
+    let incomplete = !missing.is_empty();
+    let (set, mut found) = files.load(beside);
+    found.extend(missing);
     found.sort_by(|a, b| a.file.cmp(&b.file));
     let errors = found.iter().filter(|d| d.diagnostic.severity == Severity::Error).count();
     if as_sarif {
@@ -70,16 +71,21 @@ fn check(
     } else if as_json {
         say_json(&json!({
             "ok": errors == 0,
-            "files": manifests.len(),
+            "files": files.manifests.len(),
             "tools": set.iter().map(|tool| tool.name()).collect::<Vec<_>>(),
             "diagnostics": found,
         }));
     } else {
         found.iter().for_each(tell);
-        let (files, tools, warnings) = (manifests.len(), set.iter().len(), found.len() - errors);
+        let (files, tools) = (files.manifests.len(), set.iter().len());
+        let warnings = found.len() - errors;
         say(&format!("{files} files, {tools} tools, {errors} errors, {warnings} warnings"));
     }
-    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(match errors {
+        _ if incomplete => ExitCode::from(2),
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(1),
+    })
 }
 
 fn tell(found: &FileDiagnostic) {
@@ -91,67 +97,80 @@ fn tell(found: &FileDiagnostic) {
     });
 }
 
-/// One manifest with what stands beside it, or what is wrong with it.
-fn load(file: &Path, beside: &Beside) -> Result<Result<Manifest, Vec<FileDiagnostic>>, Failure> {
-    let name = file.display().to_string();
-    let (project, text, mut found) = one(file, beside)?;
-    let Some(text) = text else {
-        return Ok(Err(found));
+/// One manifest, with the errors in what stands beside it.
+struct Loaded {
+    manifest: Arc<Manifest>,
+    beside: Vec<FileDiagnostic>,
+}
+
+/// The manifest, or the errors for which there is none.
+fn load(file: &Path, options: &Beside) -> Result<Result<Loaded, Vec<FileDiagnostic>>, Failure> {
+    let (files, missing) = Files::named(&[file.to_owned()]);
+    let failure = |found: &FileDiagnostic| {
+        Failure::new(format!("{}: {}", found.file, found.diagnostic.message))
     };
-    let (manifest, diagnostics) = Manifest::parse_in(&project, &name, &text);
-    found.extend(diagnostics.into_iter().map(|d| FileDiagnostic::new(&name, &text, d)));
-    found.retain(|d| d.diagnostic.severity == Severity::Error);
-    Ok(manifest.ok_or(found))
+    if let Some(missing) = missing.first() {
+        return Err(failure(missing));
+    }
+    if file.is_dir() {
+        return Err(Failure::new(format!("{} is a folder; name one manifest", file.display())));
+    }
+    let (set, mut beside) = files.load(options);
+    beside.retain(|d| d.diagnostic.severity == Severity::Error);
+    let here = |d: &&FileDiagnostic| files.manifests.iter().any(|f| *f == Path::new(&d.file));
+    if let Some(found) = beside.iter().filter(here).find(|d| d.diagnostic.code == "unreadable") {
+        return Err(failure(found));
+    }
+    let Some(manifest) = set.iter().next().cloned() else {
+        if beside.is_empty() {
+            let message = "a file of types or a scope is no manifest".to_owned();
+            beside.push(files::finding(file, "", "not_a_manifest", 0, message));
+        }
+        return Ok(Err(beside));
+    };
+    Ok(Ok(Loaded { manifest, beside }))
 }
 
 fn refuse_manifest(found: &[FileDiagnostic], as_json: bool) -> ExitCode {
+    refuse(&[], found, as_json)
+}
+
+/// Says no, with everything that is wrong with the call and with the files.
+fn refuse(problems: &[ArgProblem], found: &[FileDiagnostic], as_json: bool) -> ExitCode {
     if as_json {
-        let diagnostics: Vec<Value> = found
-            .iter()
-            .map(|d| {
-                json!({
-                    "code": d.diagnostic.code,
-                    "arg": null,
-                    "message": d.diagnostic.message,
-                    "file": d.file,
-                    "line": d.line,
-                    "column": d.column,
-                    "span": d.diagnostic.span,
-                    "fix": d.diagnostic.fix,
-                })
+        let call = problems.iter().map(|problem| {
+            // None is named if all of them are meant.
+            let arg = Some(&problem.arg).filter(|arg| !arg.is_empty());
+            json!({ "code": problem.code, "arg": arg, "message": problem.message })
+        });
+        let files = found.iter().map(|d| {
+            json!({
+                "code": d.diagnostic.code,
+                "arg": null,
+                "message": d.diagnostic.message,
+                "file": d.file,
+                "line": d.line,
+                "column": d.column,
+                "span": d.diagnostic.span,
+                "fix": d.diagnostic.fix,
             })
-            .collect();
+        });
+        let diagnostics: Vec<Value> = call.chain(files).collect();
         say_json(&json!({ "decision": "reject", "diagnostics": diagnostics }));
     } else {
+        let paint = Paint::stdout();
+        problems.iter().for_each(|problem| say(&paint.bad(&problem.to_string())));
         found.iter().for_each(tell);
     }
     ExitCode::from(1)
 }
 
-fn refuse_call(problems: &[ArgProblem], as_json: bool) -> ExitCode {
-    if as_json {
-        say_json(&json!({ "decision": "reject", "diagnostics": problems }));
-    } else {
-        let paint = Paint::stdout();
-        problems.iter().for_each(|problem| say(&paint.bad(&problem.to_string())));
-    }
-    ExitCode::from(1)
-}
-
 fn plan(file: &Path, args: &str, beside: &Beside, as_json: bool) -> Result<ExitCode, Failure> {
-    let args = match parse_arguments(args) {
-        Ok(args) => Ok(args),
-        Err(ArgumentsError::Refused(problems)) => Err(problems),
-        Err(ArgumentsError::Syntax(error)) => {
-            return Err(Failure::new(format!("--args is no JSON object: {error}"))
-                .hint("write such as --args '{\"name\": \"value\"}'"));
-        }
-    };
-    let manifest = match load(file, beside)? {
-        Ok(manifest) => manifest,
+    let Loaded { manifest, beside } = match load(file, beside)? {
+        Ok(loaded) => loaded,
         Err(found) => return Ok(refuse_manifest(&found, as_json)),
     };
-    match args.and_then(|args| manifest.plan(&args)) {
+    match parse_arguments(args).and_then(|args| manifest.plan(&args)) {
         Ok(Planned { plan, .. }) => {
             if as_json {
                 say_json(&json!({ "decision": "accept", "plan": plan }));
@@ -160,7 +179,7 @@ fn plan(file: &Path, args: &str, beside: &Beside, as_json: bool) -> Result<ExitC
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(problems) => Ok(refuse_call(&problems, as_json)),
+        Err(problems) => Ok(refuse(&problems, &beside, as_json)),
     }
 }
 
@@ -171,14 +190,18 @@ fn explain(
     beside: &Beside,
     as_json: bool,
 ) -> Result<ExitCode, Failure> {
-    let manifest = match load(file, beside)? {
-        Ok(manifest) => manifest,
+    let Loaded { manifest, beside } = match load(file, beside)? {
+        Ok(loaded) => loaded,
         Err(found) => return Ok(refuse_manifest(&found, as_json)),
     };
     let Some(found) = manifest.explain(arg, &Value::from(value)) else {
         let names: Vec<_> = manifest.args().map(|arg| arg.name()).collect();
-        return Err(Failure::new(format!("{} has no argument `{arg}`", manifest.name()))
-            .hint(format!("it has: {}", names.join(", "))));
+        let hint = match names.as_slice() {
+            [] => "it has none".to_owned(),
+            names => format!("it has: {}", names.join(", ")),
+        };
+        let arg = countersign_core::text::visible(arg);
+        return Err(Failure::new(format!("{} has no argument `{arg}`", manifest.name())).hint(hint));
     };
     if as_json {
         say_json(&found);
@@ -194,6 +217,7 @@ fn explain(
             (None, Some(problem)) => {
                 let (code, message) = (problem.code, &problem.message);
                 say(&paint.bad(&format!("refused: it {message} ({code})")));
+                beside.iter().for_each(tell);
             }
             (None, None) => {}
         }
@@ -202,39 +226,40 @@ fn explain(
 }
 
 fn fmt(paths: &[PathBuf], check: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    let (mut changed, mut broken) = (Vec::new(), false);
-    for path in list(paths)? {
-        let name = path.display().to_string();
-        let text = match files::read(&path) {
+    let (files, mut found) = Files::named(paths);
+    let mut incomplete = !found.is_empty();
+    let mut changed = Vec::new();
+    for path in &files.manifests {
+        let text = match files::read(path) {
             Ok(text) => text,
-            Err(found) => {
-                tell(&found);
-                broken = true;
+            Err(problem) => {
+                found.push(*problem);
                 continue;
             }
         };
         match format(&text) {
             Ok(formatted) if formatted == text => {}
-            Ok(formatted) => {
-                if !check {
-                    std::fs::write(&path, formatted)
-                        .map_err(|error| Failure::new(format!("{name}: {error}")))?;
+            Ok(formatted) => match if check { Ok(()) } else { files::replace(path, &formatted) } {
+                Ok(()) => changed.push(path.display().to_string()),
+                Err(error) => {
+                    found.push(files::unwritable(path, &error));
+                    incomplete = true;
                 }
-                changed.push(name);
-            }
-            Err(error) => {
-                let paint = Paint::stdout();
-                say(&paint.bad(&format!("{name}: {}", error.trim_end())));
-                broken = true;
-            }
+            },
+            Err(error) => found.push(files::no_toml(path, &text, &error)),
         }
     }
+    let good = found.is_empty() && (!check || changed.is_empty());
     if as_json {
-        say_json(&json!({ "ok": !broken && (!check || changed.is_empty()), "changed": changed }));
+        say_json(&json!({ "ok": good, "changed": changed, "diagnostics": found }));
     } else {
         let word = if check { "would change" } else { "laid out" };
+        found.iter().for_each(tell);
         changed.iter().for_each(|name| say(&format!("{name}: {word}")));
     }
-    let good = !broken && (!check || changed.is_empty());
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(match good {
+        _ if incomplete => ExitCode::from(2),
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(1),
+    })
 }

@@ -12,6 +12,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::sleep;
 
 use crate::config::Config;
+use crate::manifest::files::Files;
 use crate::output::Failure;
 use crate::serve::{self, Folder};
 use crate::upstreams::Catalog;
@@ -37,7 +38,7 @@ pub(crate) struct Look(Vec<(PathBuf, u64, i64, i64, u64)>);
 impl Look {
     /// A folder that cannot be read looks like one without files.
     pub(crate) fn at(dir: &Path) -> Self {
-        let files = serve::manifest_files(dir).unwrap_or_default();
+        let files = Files::of(dir).map(Files::all).unwrap_or_default();
         let mut found: Vec<_> = files
             .into_iter()
             .map(|path| match path.metadata() {

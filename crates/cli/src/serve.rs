@@ -17,11 +17,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::SetOnce;
 
 use crate::approvals::{self, Deciding};
-use crate::args::{Global, Serve};
+use crate::args::{Beside, Global, Serve};
 use crate::config::{self, Config, Loaded};
 use crate::executors;
 use crate::hooks;
 use crate::log;
+use crate::manifest::files::Files;
 use crate::notifiers;
 use crate::output::{Failure, Paint};
 use crate::reload::{Look, Reload};
@@ -400,42 +401,15 @@ pub(crate) fn load_manifests(config: &Config) -> Result<(ManifestSet, Vec<String
     read_manifests(config).map(|folder| (folder.set, folder.problems))
 }
 
-/// The files that manifests are read from.
-pub(crate) fn manifest_files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        match path.file_name().and_then(|name| name.to_str()) {
-            Some(file) if file.ends_with(".clad.toml") => files.push(path),
-            Some("toolclad.toml" | "scope.toml") => files.push(path),
-            Some("scope") if path.join("scope.toml").is_file() => {
-                files.push(path.join("scope.toml"));
-            }
-            _ => {}
-        }
-    }
-    Ok(files)
-}
-
 /// Reads the folder of manifests.
 pub(crate) fn read_manifests(config: &Config) -> Result<Folder, Failure> {
     let dir = &config.tools.dir;
-    let paths = manifest_files(dir).map_err(|error| {
+    let files = Files::of(dir).map_err(|error| {
         Failure::new(format!("the manifests in {}: {error}", dir.display()))
             .hint("name a folder with --tools, or tools.dir in countersign.toml")
     })?;
-    let mut files = Vec::new();
-    let mut problems = Vec::new();
-    for path in paths {
-        let name = path.display().to_string();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => files.push((name, text)),
-            Err(error) => problems.push(format!("{name}: error: {error}")),
-        }
-    }
-    let (mut set, found) = ManifestSet::load(files);
-    let broken = !problems.is_empty()
-        || found.iter().any(|problem| problem.diagnostic.severity == Severity::Error);
+    let (mut set, found) = files.load(&Beside::default());
+    let broken = found.iter().any(|problem| problem.diagnostic.severity == Severity::Error);
     let found = found.iter().map(|problem| {
         let kind = match problem.diagnostic.severity {
             Severity::Error => "not served",
@@ -443,7 +417,7 @@ pub(crate) fn read_manifests(config: &Config) -> Result<Folder, Failure> {
         };
         format!("{problem} ({kind})")
     });
-    problems.extend(found);
+    let mut problems: Vec<_> = found.collect();
     problems.extend(set.iter().filter_map(|manifest| {
         let (name, what) = (manifest.name(), executors::missing(manifest, config)?);
         Some(format!("{name}: its manifest is right, but {what} (not served)"))

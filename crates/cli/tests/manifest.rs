@@ -24,8 +24,10 @@ impl Run {
 }
 
 fn run(dir: &Path, args: &[&str]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
-    let output = command.current_dir(dir).arg("manifest").args(args).output().unwrap();
+    // Whatever waits for ever is ended, with another exit code than any here.
+    let mut command = Command::new("timeout");
+    command.args(["120", env!("CARGO_BIN_EXE_countersign"), "manifest"]).args(args);
+    let output = command.current_dir(dir).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Run { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
@@ -70,10 +72,23 @@ fn plan_accepts_and_rejects_in_the_forms_of_the_format() {
     let broken = plan("bad.clad.toml", r#"{"x": "a"}"#);
     assert_eq!(broken.code, 1);
     assert_eq!(broken.json()["diagnostics"][0]["code"], "unknown_placeholder");
-    for args in ["[]", "", "{", "{} {}", "null"] {
-        let unusable = plan("t.clad.toml", args);
-        assert_eq!(unusable.code, 2, "{args}");
-        assert!(unusable.err.contains("--args is no JSON object"), "{}", unusable.err);
+    for (args, code) in [
+        ("[]", "not_an_object"),
+        ("null", "not_an_object"),
+        ("\"x\"", "not_an_object"),
+        ("", "bad_json"),
+        ("{", "bad_json"),
+        ("{} {}", "bad_json"),
+        (r#"{"x": NaN}"#, "bad_json"),
+    ] {
+        let refused = plan("t.clad.toml", args);
+        let found = refused.json();
+        assert_eq!((refused.code, &found["decision"]), (1, &json!("reject")), "{args}");
+        let found = &found["diagnostics"][0];
+        assert_eq!((&found["code"], &found["arg"]), (&json!(code), &Value::Null), "{args}");
+        assert!(found["message"].is_string());
+        let text = run(dir.path(), &["plan", "t.clad.toml", "--args", args]);
+        assert!(text.out.starts_with("the arguments are no JSON"), "{}", text.out);
     }
     assert_eq!(plan("nothing.clad.toml", "{}").code, 2);
     let text = run(dir.path(), &["plan", "t.clad.toml", "--args", r#"{"x": "a"}"#]);
@@ -147,7 +162,168 @@ fn check_reports_every_file_in_order_as_text_json_and_sarif() {
         json!({"startLine": 2, "startColumn": 8, "byteOffset": 14, "byteLength": 3})
     );
     assert_eq!(run(dir.path(), &["check", "b.clad.toml"]).code, 0);
-    assert_eq!(run(dir.path(), &["check", "nothing"]).code, 2);
+    // A name that leads nowhere hides nothing either.
+    for paths in [vec!["nothing"], vec!["nothing", "b.clad.toml"]] {
+        let found = run(dir.path(), &[&["check", "--json"], paths.as_slice()].concat());
+        let json = found.json();
+        assert_eq!((found.code, json["diagnostics"].as_array().unwrap().len()), (2, 1), "{json}");
+        let first = &json["diagnostics"][0];
+        assert_eq!((&first["file"], &first["code"]), (&json!("nothing"), &json!("unreadable")));
+        assert_eq!(json["tools"].as_array().unwrap().len(), paths.len() - 1);
+    }
+}
+
+/// Of a manifest with its own scope, which is no other's.
+fn scoped() -> String {
+    let typed = GOOD.replace("type = \"string\"", "type = \"scope_target\"\nscope_check = true");
+    format!("{typed}\n[scope]\ntargets = [\"10.0.0.0/8\"]\n")
+}
+
+#[test]
+fn a_scope_that_cannot_be_read_or_is_there_twice_refuses_whatever_needs_one() {
+    let scope = "[scope]\ntargets = [\"10.0.0.0/8\"]\n";
+    let typo = "[scope]\ntargets = [\"10.0.0.0/8\"]\nexclud = [\"10.9.0.0/16\"]\n";
+    let (long, own) = ("#".repeat((1 << 20) + 1), scoped());
+    // What stands beside the manifest, the code, and in which file; none: all is well.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<(&'a str, &'a str)>);
+    let cases: &[Case] = &[
+        (&[("scope.toml", scope)], None),
+        (&[("scope/scope.toml", scope)], None),
+        (&[("toolclad.toml", scope)], None),
+        (&[("scope.toml", scope), ("toolclad.toml", "[types]\n")], None),
+        (&[("scope.toml", typo)], Some(("unknown_key", "scope.toml"))),
+        (&[("scope/scope.toml", typo)], Some(("unknown_key", "scope/scope.toml"))),
+        (&[("toolclad.toml", typo)], Some(("unknown_key", "toolclad.toml"))),
+        (&[("scope.toml", "")], Some(("missing_table", "scope.toml"))),
+        (&[("scope.toml", "[scope")], Some(("syntax", "scope.toml"))),
+        (&[("scope.toml", &long)], Some(("too_large", "scope.toml"))),
+        (&[("toolclad.toml", "[scop]\ntargets = []\n")], Some(("unknown_table", "toolclad.toml"))),
+        (&[("toolclad.toml", "[scope")], Some(("syntax", "toolclad.toml"))),
+        (&[("scope.toml/x", "")], Some(("unreadable", "scope.toml"))),
+        (&[("scope/scope.toml/x", "")], Some(("unreadable", "scope/scope.toml"))),
+        (
+            &[("scope.toml", scope), ("scope/scope.toml", scope)],
+            Some(("several_scopes", "scope/scope.toml")),
+        ),
+        (
+            &[("scope.toml", scope), ("toolclad.toml", scope)],
+            Some(("several_scopes", "toolclad.toml")),
+        ),
+        (
+            &[("scope/scope.toml", typo), ("toolclad.toml", scope)],
+            Some(("unknown_key", "scope/scope.toml")),
+        ),
+        (&[("scope.toml", "\u{0}dangling")], Some(("unreadable", "scope.toml"))),
+        (&[("toolclad.toml", "\u{0}dangling")], Some(("unreadable", "toolclad.toml"))),
+        (&[("scope", "\u{0}dangling")], Some(("unreadable", "scope/scope.toml"))),
+        (&[("scope.toml", "\u{0}bytes")], Some(("not_utf8", "scope.toml"))),
+        (&[("scope.toml", "\u{0}fifo")], Some(("unreadable", "scope.toml"))),
+        (&[("toolclad.toml", "\u{0}fifo")], Some(("unreadable", "toolclad.toml"))),
+    ];
+    for (beside, wrong) in cases {
+        // Also in a folder that is itself called `scope`, and by another spelling.
+        for (place, spelling) in [("tools", "tools"), ("scope", "./scope//"), ("tools", "tools/")] {
+            let dir = folder(&[]);
+            let at = dir.path().join(place);
+            std::fs::create_dir(&at).unwrap();
+            for (name, text) in beside.iter().chain([&("t.clad.toml", own.as_str())]) {
+                let path = at.join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                match *text {
+                    "\u{0}dangling" => std::os::unix::fs::symlink("nowhere", path).unwrap(),
+                    "\u{0}bytes" => std::fs::write(path, b"[scope]\n# \xff\n").unwrap(),
+                    "\u{0}fifo" => pipe(&path),
+                    text => std::fs::write(path, text).unwrap(),
+                }
+            }
+            let file = format!("{spelling}/t.clad.toml");
+            let args = ["plan", &file, "--args", r#"{"x": "10.1.2.3"}"#, "--json"];
+            let plan = run(dir.path(), &args);
+            for path in [spelling, &file] {
+                let check = run(dir.path(), &["check", path, "--json"]);
+                let found = check.json()["diagnostics"].clone();
+                let Some((code, name)) = wrong else {
+                    assert_eq!((check.code, &found), (0, &json!([])), "{beside:?}");
+                    continue;
+                };
+                assert_eq!(check.code, 1, "{beside:?}: {found}");
+                let told = |d: &Value| {
+                    d["code"] == *code
+                        && d["file"].as_str().unwrap().ends_with(&format!("{place}/{name}"))
+                };
+                assert!(found.as_array().unwrap().iter().any(told), "{beside:?}: {found}");
+            }
+            if let Some((code, _)) = wrong {
+                let found = plan.json();
+                assert_eq!((plan.code, &found["decision"]), (1, &json!("reject")), "{beside:?}");
+                let found = &found["diagnostics"];
+                assert_eq!(found[0]["code"], "no_scope", "{beside:?}: {found}");
+                assert!(
+                    found[0]["message"].as_str().unwrap().contains("it is broken: "),
+                    "{found}"
+                );
+                assert!(found.as_array().unwrap().iter().any(|d| d["code"] == *code), "{found}");
+            } else {
+                assert_eq!(plan.code, 0, "{beside:?}: {}{}", plan.out, plan.err);
+            }
+        }
+    }
+}
+
+fn pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_pipe_a_folder_or_a_flood_in_place_of_a_manifest_is_a_finding_of_that_file() {
+    let dir = folder(&[("t.clad.toml", GOOD), ("huge.clad.toml", "")]);
+    let huge = std::fs::File::create(dir.path().join("huge.clad.toml")).unwrap();
+    huge.set_len(1 << 40).unwrap();
+    pipe(&dir.path().join("pipe.clad.toml"));
+    std::fs::create_dir(dir.path().join("dir.clad.toml")).unwrap();
+    let expected = json!([
+        ["./dir.clad.toml", "unreadable"],
+        ["./huge.clad.toml", "too_large"],
+        ["./pipe.clad.toml", "unreadable"],
+    ]);
+    for (args, code) in [(["check", ".", "--json"], 1), (["fmt", ".", "--json"], 1)] {
+        let found = run(dir.path(), &args);
+        let json = found.json();
+        let told = json["diagnostics"].as_array().unwrap().iter();
+        let told: Vec<_> = told.map(|d| json!([d["file"], d["code"]])).collect();
+        assert_eq!((found.code, json!(told)), (code, expected.clone()), "{args:?}");
+    }
+    for file in ["pipe.clad.toml", "dir.clad.toml"] {
+        let plan = run(dir.path(), &["plan", file, "--args", "{}", "--json"]);
+        assert_eq!((plan.code, plan.out.as_str()), (2, ""), "{file}");
+    }
+}
+
+#[test]
+fn fmt_replaces_whole_files_keeps_their_mode_and_goes_on_after_an_error() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let messy = GOOD.replace("name = ", "name=");
+    let dir = folder(&[("a.clad.toml", "[tool"), ("b.clad.toml", &messy), ("real/c", &messy)]);
+    std::os::unix::fs::symlink("real/c", dir.path().join("c.clad.toml")).unwrap();
+    let b = dir.path().join("b.clad.toml");
+    std::fs::set_permissions(&b, std::fs::Permissions::from_mode(0o604)).unwrap();
+    // Whoever has the file open reads the old text to its end, not half of the new one.
+    let mut open = std::fs::File::open(&b).unwrap();
+    let found = run(dir.path(), &["fmt", ".", "nothing", "--json"]);
+    assert_eq!(found.code, 2, "{}", found.out);
+    assert_eq!(found.json()["changed"], json!(["./b.clad.toml", "./c.clad.toml"]));
+    let codes: Vec<_> = found.json()["diagnostics"].as_array().unwrap().to_vec();
+    let codes: Vec<_> = codes.iter().map(|d| json!([d["file"], d["code"]])).collect();
+    assert_eq!(json!(codes), json!([["nothing", "unreadable"], ["./a.clad.toml", "syntax"]]));
+    let mut old = String::new();
+    std::io::Read::read_to_string(&mut open, &mut old).unwrap();
+    assert_eq!(old, messy);
+    assert_eq!(std::fs::read_to_string(&b).unwrap(), GOOD);
+    assert_eq!(std::fs::metadata(&b).unwrap().permissions().mode() & 0o777, 0o604);
+    assert!(dir.path().join("c.clad.toml").symlink_metadata().unwrap().is_symlink());
+    assert_eq!(std::fs::read_to_string(dir.path().join("real/c")).unwrap(), GOOD);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
+    assert_eq!(run(dir.path(), &["fmt", "."]).code, 1);
 }
 
 #[test]

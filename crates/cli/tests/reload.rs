@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use common::{World, finish, wait_for};
 use serde_json::{Value, json};
@@ -120,6 +120,36 @@ fn a_signal_reloads_the_whole_set_or_nothing_and_calls_keep_theirs() {
     assert_eq!(code, Some(0));
     assert!(stderr.contains("not reloaded, the "), "{stderr}");
     assert!(world.verify().0);
+}
+
+#[test]
+fn pipes_and_broken_scopes_neither_hang_the_gateway_nor_let_a_call_through() {
+    // Its own scope allows the target; the folder's has a slip of the pen.
+    let scoped = says("{x}").replace(
+        "[command]",
+        "[args.x]\ntype = \"scope_target\"\nscope_check = true\n[scope]\n\
+         targets = [\"10.0.0.0/8\"]\n[command]",
+    );
+    let broken = "[scope]\ntargets = [\"10.0.0.0/8\"]\nexclud = [\"10.9.0.0/16\"]\n";
+    let world = World::with_tools(&[("says.clad.toml", &scoped), ("scope.toml", broken)]);
+    world.configure("[tools]\nwatch_seconds = 0\n");
+    let fifo = world.tools.join("pipe.clad.toml");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let gateway = world.start();
+    let call = || finish(world.spawn_call("says", &json!({"x": "10.1.2.3"})));
+    let refused = call().to_string();
+    assert!(refused.contains("it is broken: "), "{refused}");
+    gateway.signal("-HUP");
+    let why = wait_for("the refusal", || notes(&world, REFUSED).pop());
+    assert!(why.contains("no regular file") && why.contains("2 problems"), "{why}");
+    std::fs::remove_file(&fifo).unwrap();
+    put(&world.tools.join("scope.toml"), &broken.replace("exclud ", "exclude "));
+    gateway.signal("-HUP");
+    wait_for("the reload", || notes(&world, REPLACED).pop());
+    assert_eq!(call()["envelope"]["results"]["text"], "10.1.2.3");
+    let (code, stderr) = gateway.stop();
+    assert_eq!(code, Some(0), "{stderr}");
 }
 
 #[test]

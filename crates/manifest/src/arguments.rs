@@ -11,26 +11,25 @@ use crate::diagnostic::excerpt;
 use crate::plan::ArgProblem;
 use crate::types::number::exact;
 
-/// Why a text gives no arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ArgumentsError {
-    /// It is no JSON object.
-    Syntax(String),
-    /// It is one, and JSON itself would hide what is wrong with these: an argument that is there
-    /// twice, a number that becomes infinite or zero, half a surrogate pair, lists without end.
-    Refused(Vec<ArgProblem>),
-}
-
 /// Reads a JSON object.
 ///
 /// # Errors
-/// See [`ArgumentsError`].
-pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, ArgumentsError> {
+/// It is none (`bad_json`, `not_an_object`; then no argument is named), or JSON itself would hide
+/// what is wrong with these: an argument that is there twice, a number that becomes infinite or
+/// zero, half a surrogate pair, lists without end.
+pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, Vec<ArgProblem>> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let members = reader
         .deserialize_map(Members)
         .and_then(|members| reader.end().map(|()| members))
-        .map_err(|error| ArgumentsError::Syntax(error.to_string()))?;
+        .map_err(|error| {
+            let (code, what) = match error.is_data() {
+                true => ("not_an_object", "no JSON object"),
+                false => ("bad_json", "no JSON"),
+            };
+            let message = format!("the arguments are {what}: {error}");
+            vec![ArgProblem { code, arg: String::new(), message }]
+        })?;
     let mut found = Map::new();
     let mut problems = Vec::new();
     let mut names = BTreeSet::new();
@@ -76,7 +75,7 @@ pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, ArgumentsError>
             Err(error) => problems.push(refused("unreadable_value", &why(&error))),
         }
     }
-    if problems.is_empty() { Ok(found) } else { Err(ArgumentsError::Refused(problems)) }
+    if problems.is_empty() { Ok(found) } else { Err(problems) }
 }
 
 /// The reader's reason, without the place: that is counted from where the value begins.

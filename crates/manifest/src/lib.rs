@@ -88,7 +88,7 @@ mod types;
 mod upstream;
 mod when;
 
-pub use arguments::{ArgumentsError, parse_arguments};
+pub use arguments::parse_arguments;
 pub use codes::{CODES, Code, CodeKind};
 pub use condition::{Condition, ConditionError};
 pub use diagnostic::{Diagnostic, Severity, line_column};
@@ -99,6 +99,7 @@ pub use format::format;
 pub use import::{Imported, import_help, import_mcp, import_openapi};
 pub use manifest::{Arg, BackendKind, Cedar, Evidence, Manifest, RiskTier};
 pub use output::{Output, OutputFormat};
+pub use parse::MAX_FILE;
 pub use parse_http::secret_text;
 pub use plan::{ArgProblem, Planned, render_command};
 pub use project::Project;

@@ -17,8 +17,8 @@ use crate::{
     parse_args, parse_command, parse_http, parse_output, parse_session, parse_tool, scope,
 };
 
-/// Bytes of a manifest.
-const MAX_FILE: usize = 1 << 20;
+/// Bytes of a manifest, or of a file beside it, that is read at all.
+pub const MAX_FILE: usize = 1 << 20;
 const BACKENDS: [&str; 5] = ["command", "http", "mcp", "session", "browser"];
 
 impl Manifest {

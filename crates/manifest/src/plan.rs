@@ -30,7 +30,8 @@ pub struct Planned {
 pub struct ArgProblem {
     /// Stable; the crate documentation lists them.
     pub code: &'static str,
-    /// Its name; shortened and escaped if the manifest does not declare it.
+    /// Its name; shortened and escaped if the manifest does not declare it. Empty if it is about
+    /// all of the arguments.
     pub arg: String,
     /// Why, with at most a short, escaped piece of the value.
     pub message: String,
@@ -44,7 +45,8 @@ impl ArgProblem {
 
 impl fmt::Display for ArgProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.arg, self.message, self.code)
+        let between = if self.arg.is_empty() { "" } else { ": " };
+        write!(f, "{}{between}{} ({})", self.arg, self.message, self.code)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What the manifests of one folder share: custom types, a scope, and which parsers may run.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use countersign_core::digest::Digest;
 
 use crate::constraints::Typed;
-use crate::diagnostic::{Diagnostic, Report, excerpt};
+use crate::diagnostic::{Diagnostic, Report, Severity, excerpt};
 use crate::fields::{At, Fields};
 use crate::parse::name_fits;
 use crate::parse_args::unknown_type;
@@ -29,23 +30,53 @@ impl Project {
     /// without errors can be used even where others have some.
     #[must_use]
     pub fn with_types(mut self, text: &str) -> (Self, Vec<Diagnostic>) {
-        let ((types, scope), found) = Types::parse(text);
+        let (types, scope, mut found) = Types::parse(text);
         self.types = types;
-        if let Some(scope) = scope {
-            self.scope = Some(Arc::new(scope));
+        if let Some(FoundScope { at, scope }) = scope {
+            self.set_scope(at, scope, &mut found);
         }
         self.digest = Digest::of(format!("{}types\n{text}", self.digest)).to_string();
         (self, found)
     }
 
-    /// Reads a scope file. One with an error leaves the project without a scope, so that
-    /// everything that needs one is refused.
+    /// Reads a scope file. With an error in it, or if there was a scope already (also one in
+    /// `toolclad.toml`), every value that has to be within the scope is refused, whatever a
+    /// manifest's own `[scope]` says.
     #[must_use]
     pub fn with_scope(mut self, text: &str) -> (Self, Vec<Diagnostic>) {
-        let (scope, found) = Scope::parse(text);
-        self.scope = scope.map(Arc::new);
+        let (scope, mut found) = Scope::parse(text);
+        self.set_scope(0..0, scope, &mut found);
         self.digest = Digest::of(format!("{}scope\n{text}", self.digest)).to_string();
         (self, found)
+    }
+
+    /// Says that there is a file which might hold a scope, and which cannot be read: every value
+    /// that has to be within the scope is refused. `why` is told to whoever calls a tool.
+    #[must_use]
+    pub fn with_unreadable_scope(mut self, why: &str) -> Self {
+        self.scope = Some(Arc::new(Scope::broken(why.to_owned())));
+        self.digest = Digest::of(format!("{}unreadable\n{why}", self.digest)).to_string();
+        self
+    }
+
+    /// `None` is a scope with an error, which is among those found.
+    fn set_scope(&mut self, at: Range<usize>, scope: Option<Scope>, found: &mut Vec<Diagnostic>) {
+        let scope = match (&self.scope, scope) {
+            (Some(_), _) => {
+                let message = "the folder has a scope already, in another file".to_owned();
+                let fix =
+                    Some("keep one: scope.toml, scope/scope.toml or toolclad.toml".to_owned());
+                let (code, severity) = ("several_scopes", Severity::Error);
+                found.push(Diagnostic { code, severity, span: at, message, fix });
+                Err("there is more than one for the folder".to_owned())
+            }
+            (None, Some(scope)) => Ok(scope),
+            (None, None) => Err(found
+                .iter()
+                .find(|d| d.severity == Severity::Error)
+                .map_or_else(String::new, |d| d.message.clone())),
+        };
+        self.scope = Some(Arc::new(scope.unwrap_or_else(Scope::broken)));
     }
 
     /// Allows executable parsers, by the exact text a manifest names them with.
@@ -54,6 +85,12 @@ impl Project {
         self.parsers.extend(parsers);
         self
     }
+}
+
+/// A scope that is there, with or without an error.
+struct FoundScope {
+    at: Range<usize>,
+    scope: Option<Scope>,
 }
 
 /// The custom types that have no error.
@@ -76,20 +113,32 @@ impl Types {
         self.good.keys().map(String::as_str)
     }
 
-    fn parse(text: &str) -> ((Self, Option<Scope>), Vec<Diagnostic>) {
+    /// Also gives the `[scope]`, if the text has one or might have.
+    fn parse(text: &str) -> (Self, Option<FoundScope>, Vec<Diagnostic>) {
         let mut scope = None;
+        // Whether nothing else than [scope] can be one.
+        let mut clear = false;
         let mut types = Self::default();
         let (_, found) = crate::parse::document(text, |mut root, report| {
             let table = root.table("types", report);
-            scope = root.table("scope", report).map(|table| crate::scope::read(table, report));
+            let found = root.table("scope", report).map(|table| crate::scope::read(table, report));
+            scope = root.span_of("scope").map(|at| FoundScope { at, scope: found });
+            let before = report.errors();
             root.finish(report);
+            clear = report.errors() == before;
             if let Some(table) = table {
                 types = Self::read(table, report);
             }
             Some(())
         });
-        let failed = found.iter().any(|d| d.severity == crate::Severity::Error);
-        ((types, scope.filter(|_| !failed)), found)
+        let failed = found.iter().any(|d| d.severity == Severity::Error);
+        let scope = match scope {
+            Some(found) => Some(FoundScope { scope: found.scope.filter(|_| !failed), ..found }),
+            // `[scop]` may be meant for one, and so may a text that is no TOML.
+            None if !clear => Some(FoundScope { at: 0..0, scope: None }),
+            None => None,
+        };
+        (types, scope, found)
     }
 
     fn read(mut table: Fields<'_>, report: &mut Report) -> Self {

@@ -13,6 +13,8 @@ use crate::types::{Refusal, refuse};
 pub struct Scope {
     allowed: Vec<Rule>,
     excluded: Vec<Rule>,
+    /// Why nobody knows what is allowed; then nothing is.
+    broken: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +42,19 @@ impl Scope {
         })
     }
 
+    /// Stands for a scope that is there and cannot be read: everything is refused.
+    pub(crate) fn broken(why: String) -> Self {
+        Self { broken: Some(why), ..Self::default() }
+    }
+
     /// The whole of what is asked for is allowed, and nothing of it is excluded.
     pub(crate) fn check(&self, target: &Target) -> Result<(), Refusal> {
+        if let Some(why) = &self.broken {
+            return refuse(
+                "no_scope",
+                format!("has to be within a scope, and it is broken: {why}"),
+            );
+        }
         // A name that resolvers read an address from is excluded with it.
         let mut reached: Vec<IpNet> = match target {
             Target::Net(net) => vec![*net],

@@ -51,41 +51,55 @@ impl ManifestSet {
     /// with an error is left out and hides nothing else.
     ///
     /// A `toolclad.toml` and a `scope.toml`, or `scope/scope.toml`, are for the manifests of the
-    /// folder they are in.
+    /// folder they are in. A broken scope, or a second one, has every value refused that has to be
+    /// within the scope.
     pub fn load(files: impl IntoIterator<Item = (String, String)>) -> (Self, Vec<FileDiagnostic>) {
+        let files = files.into_iter().map(|(file, text)| (file, Ok(text)));
         Self::load_with(files, std::iter::empty())
     }
 
-    /// [`ManifestSet::load`], with executable parsers that manifests may name.
+    /// [`ManifestSet::load`], with files that are there and have no text, for the reason that is
+    /// given and comes back among the findings; and with executable parsers that manifests may
+    /// name.
     pub fn load_with(
-        files: impl IntoIterator<Item = (String, String)>,
+        files: impl IntoIterator<Item = (String, Result<String, FileDiagnostic>)>,
         parsers: impl IntoIterator<Item = String>,
     ) -> (Self, Vec<FileDiagnostic>) {
         let mut files: Vec<_> = files.into_iter().collect();
-        files.sort();
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
         let parsers: Vec<String> = parsers.into_iter().collect();
         let mut found = Vec::new();
         let mut projects: HashMap<&str, Project> = HashMap::new();
         for (file, text) in &files {
-            let Some((folder, kind)) = project_file(file) else { continue };
-            let project = projects.remove(folder).unwrap_or_default();
-            let (project, diagnostics) = match kind {
-                ProjectFile::Types => project.with_types(text),
-                ProjectFile::Scope => project.with_scope(text),
-            };
-            projects.insert(folder, project);
-            found.extend(placed(file, text, diagnostics));
+            let Some((folders, kind)) = project_file(file) else { continue };
+            let mut told = Vec::new();
+            for folder in folders {
+                let project = projects.remove(folder).unwrap_or_default();
+                let project = match text {
+                    Err(why) => project.with_unreadable_scope(&why.diagnostic.message),
+                    Ok(text) => {
+                        let (project, diagnostics) = match kind {
+                            ProjectFile::Types => project.with_types(text),
+                            ProjectFile::Scope => project.with_scope(text),
+                        };
+                        let new = diagnostics.into_iter().filter(|d| !told.contains(d));
+                        told.extend(new.collect::<Vec<_>>());
+                        project
+                    }
+                };
+                projects.insert(folder, project);
+            }
+            found.extend(placed(file, text.as_deref().unwrap_or_default(), told));
         }
+        found.extend(files.iter().filter_map(|(_, text)| text.as_ref().err().cloned()));
         for project in projects.values_mut() {
             *project = std::mem::take(project).with_parsers(parsers.iter().cloned());
         }
         let alone = Project::default().with_parsers(parsers.iter().cloned());
         let mut tools: BTreeMap<String, Vec<(&str, Manifest)>> = BTreeMap::new();
         for (file, text) in &files {
-            if project_file(file).is_some() {
-                continue;
-            }
-            let project = projects.get(folder_of(file)).unwrap_or(&alone);
+            let (None, Ok(text)) = (project_file(file), text) else { continue };
+            let project = projects.get(split(file).0).unwrap_or(&alone);
             let (manifest, diagnostics) = Manifest::parse_in(project, file, text);
             found.extend(placed(file, text, diagnostics));
             if let Some(manifest) = manifest {
@@ -152,23 +166,24 @@ enum ProjectFile {
     Scope,
 }
 
-/// The folder that a project file is for.
-fn project_file(file: &str) -> Option<(&str, ProjectFile)> {
-    let folder = folder_of(file);
-    match file.get(folder.len()..)?.trim_start_matches(['/', '\\']) {
-        "toolclad.toml" => Some((folder, ProjectFile::Types)),
+/// The folders that a project file is for. A scope in a folder `scope` is for that folder and
+/// for the one around it.
+fn project_file(file: &str) -> Option<(Vec<&str>, ProjectFile)> {
+    let (folder, name) = split(file);
+    match name {
+        "toolclad.toml" => Some((vec![folder], ProjectFile::Types)),
         "scope.toml" => {
-            let above = folder_of(folder);
-            let name = folder.get(above.len()..).unwrap_or_default();
-            let own = name.trim_start_matches(['/', '\\']) == "scope";
-            Some((if own { above } else { folder }, ProjectFile::Scope))
+            let (above, own) = split(folder);
+            let folders = if own == "scope" { vec![folder, above] } else { vec![folder] };
+            Some((folders, ProjectFile::Scope))
         }
         _ => None,
     }
 }
 
-fn folder_of(file: &str) -> &str {
-    file.rfind(['/', '\\']).and_then(|at| file.get(..at)).unwrap_or_default()
+/// The folder, and the name in it.
+fn split(file: &str) -> (&str, &str) {
+    file.rsplit_once('/').unwrap_or(("", file))
 }
 
 fn placed(file: &str, text: &str, found: Vec<Diagnostic>) -> impl Iterator<Item = FileDiagnostic> {

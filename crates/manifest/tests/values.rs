@@ -11,7 +11,7 @@
 mod common;
 
 use common::{object, one};
-use countersign_manifest::{ArgumentsError, Manifest, parse_arguments};
+use countersign_manifest::{Manifest, parse_arguments};
 use serde_json::{Map, Value, json};
 
 fn code(manifest: &Manifest, value: &Value) -> Result<String, &'static str> {
@@ -219,8 +219,8 @@ fn what_json_cannot_hold_is_refused_by_the_name_of_its_argument() {
         (r#"{"x": 0.10000000000000000555}"#, "loses_digits"),
         (r#"{"x": 123456789012345678.5}"#, "loses_digits"),
     ] {
-        let Err(ArgumentsError::Refused(problems)) = parse_arguments(text) else {
-            panic!("{code}: taken, or no JSON");
+        let Err(problems) = parse_arguments(text) else {
+            panic!("{code}: taken");
         };
         let found: Vec<_> = problems.iter().map(|p| (p.code, p.arg.as_str())).collect();
         assert_eq!(found, [(code, "x")]);
@@ -230,8 +230,22 @@ fn what_json_cannot_hold_is_refused_by_the_name_of_its_argument() {
         let same = |x: &Value| x.to_string().parse::<f64>() == number.parse();
         assert!(found.is_ok_and(|args| same(&args["x"])), "{number}");
     }
-    for text in ["[]", "", "{", r#"{"x": "a}"#, r#"{"x": }"#] {
-        assert!(matches!(parse_arguments(text), Err(ArgumentsError::Syntax(_))), "{text}");
+    for (text, code) in [
+        ("[]", "not_an_object"),
+        ("null", "not_an_object"),
+        ("7", "not_an_object"),
+        ("\"x\"", "not_an_object"),
+        ("", "bad_json"),
+        ("{", "bad_json"),
+        ("{} {}", "bad_json"),
+        ("nonsense", "bad_json"),
+        (r#"{"x": NaN}"#, "bad_json"),
+        (r#"{"x": "a}"#, "bad_json"),
+        (r#"{"x": }"#, "bad_json"),
+    ] {
+        let problems = parse_arguments(text).unwrap_err();
+        let found: Vec<_> = problems.iter().map(|p| (p.code, p.arg.as_str())).collect();
+        assert_eq!(found, [(code, "")], "{text}");
     }
 }
 
