@@ -710,6 +710,15 @@ def policy_fits(policy):
     return all(0 < count <= 64 for count in counts) and all(a < b for a, b in zip(after, after[1:]))
 
 
+def plain(decision):
+    """Whether a decision can be read with all that is in it: its word may stand behind the rest."""
+    try:
+        json.dumps(decision, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return deepest(decision) < MAX_DEPTH - 2
+
+
 def readable(line):
     """A record, as far as the rules look at it."""
     record = parse(line, strict=False)
@@ -722,7 +731,7 @@ def readable(line):
         said = payload.get("record")
         good = fits(said, APPROVALS[payload["record_type"]])
         if good and payload["record_type"] == "responded":
-            good = fits(said["decision"], DECISIONS[said["decision"]["decision"]])
+            good = plain(said["decision"]) and fits(said["decision"], DECISIONS[said["decision"]["decision"]])
         if good and payload["record_type"] == "requested" and said["request"].get("hold_policy") is not None:
             good = policy_fits(said["request"]["hold_policy"])
     if good and payload["type"] == "hold" and payload.get("record_type") == "edited":
@@ -1007,15 +1016,15 @@ def log(data, key_text, pinned=None):
         if not line.startswith(b'{"bundle_'):
             tree.push(leaf(line))
             seq = tree.size
-            if not story:
-                forked(pins, tree)
             if not story and b"log_key_rotation" not in line:
+                forked(pins, tree)
                 continue
             try:
                 record = readable(line)
                 number, payload = record["journal_seq"], record["payload"]
             except Unusable:
                 if not story:
+                    forked(pins, tree)
                     continue
                 raise Broken("record_unreadable", seq) from None
             if number != seq:

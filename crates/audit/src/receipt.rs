@@ -87,7 +87,7 @@ impl Receipt {
     /// it.
     pub fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         // A receipt has no objects in it, so that a field twice is all that could stand there twice.
-        countersign_core::json::read(text)
+        countersign_core::json::read(text).map(|strict::Object(receipt)| receipt)
     }
 
     /// Checks the receipt with the log's public key alone.

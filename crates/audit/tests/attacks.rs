@@ -40,6 +40,7 @@ fn every_damaged_bundle_is_found_by_its_rule_on_any_number_of_threads() {
         cases("v3/rules.ndjson", 15),
         cases("v5/rules.ndjson", 19),
         cases("v5/bundles.ndjson", 20),
+        cases("v6/bundles.ndjson", 8),
     ];
     for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
@@ -104,6 +105,7 @@ fn every_damaged_receipt_is_found_by_its_rule() {
         cases("v2/receipts.ndjson", 14),
         cases("v4/receipts.ndjson", 19),
         cases("v5/receipts.ndjson", 5),
+        cases("v6/receipts.ndjson", 1),
     ];
     for case in files.concat() {
         let key = PublicKey::parse(text(&case, "key")).unwrap();
@@ -120,7 +122,12 @@ fn every_damaged_receipt_is_found_by_its_rule() {
 
 #[test]
 fn every_damaged_chain_is_found_by_its_rule() {
-    for case in [cases("v1/critics.ndjson", 50), cases("v5/critics.ndjson", 25)].concat() {
+    let files = [
+        cases("v1/critics.ndjson", 50),
+        cases("v5/critics.ndjson", 25),
+        cases("v6/critics.ndjson", 2),
+    ];
+    for case in files.concat() {
         let report = CriticKey::parse(text(&case, "key")).ok().and_then(|key| {
             let document = Document::parse(text(&case, "input").as_bytes(), None).ok()?;
             document.verify(&key, &Pins::default()).ok()

@@ -418,6 +418,7 @@ fn the_python_verifier_agrees_on_every_fixture() {
         ("v3", &["rules"]),
         ("v4", &["receipts"]),
         ("v5", &["bundles", "critics", "receipts", "rules"]),
+        ("v6", &["bundles", "critics", "receipts"]),
     ] {
         let files: Vec<_> =
             files.iter().map(|file| at(&format!("attacks/{version}/{file}.ndjson"))).collect();

@@ -1,6 +1,5 @@
 //! Reading a chain from a file: an array of entries, or an object with `entries`.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -88,10 +87,9 @@ impl Document {
         };
         let anchor = match beside.remove("anchor") {
             None => None,
-            Some(anchor) => Some(
-                Anchor::deserialize(&anchor)
-                    .map_err(|error| Unusable::Anchor(error.to_string()))?,
-            ),
+            Some(anchor) => {
+                Some(strict::object(&anchor).map_err(|error| Unusable::Anchor(error.to_string()))?)
+            }
         };
         Ok(Self::Countersign1(Chain { format, chain_id, entries, anchor }, understood))
     }
@@ -102,7 +100,7 @@ impl Document {
     /// When the text is none.
     pub fn parse_anchor(text: &[u8]) -> Result<Anchor, Unusable> {
         let value = strict::parse(text).map_err(|error| Unusable::Json(error.to_string()))?;
-        Anchor::deserialize(&value).map_err(|error| Unusable::Anchor(error.to_string()))
+        strict::object(&value).map_err(|error| Unusable::Anchor(error.to_string()))
     }
 
     /// The format it was read as.
@@ -166,6 +164,9 @@ impl Document {
 /// What an entry says in words that choose among forms. Whoever reads such a choice takes its number
 /// as well, and any format's name for that of the chain, which no other reader would.
 fn other_word(entry: &Value, format: Format) -> Option<&'static str> {
+    if entry.get("critic_identity").is_some_and(|identity| !identity.is_object()) {
+        return Some("/critic_identity");
+    }
     let own = format == Format::Countersign1;
     let number = |path: &&str| entry.pointer(path).is_some_and(|found| !found.is_string());
     if own && entry.get("format").is_some_and(|found| found != format.as_str()) {
@@ -182,7 +183,7 @@ fn read<T: DeserializeOwned>(entries: &[Value], format: Format) -> Result<Vec<T>
         }
         let problem = |problem| Unusable::Entry { index: index as u64, format, problem };
         if let Some(path) = other_word(value, format) {
-            return Err(problem(format!("`{path}` is not one of its words")));
+            return Err(problem(format!("`{path}` is of another kind, or another word")));
         }
         T::deserialize(value).map_err(|error| problem(error.to_string()))
     };

@@ -18,6 +18,7 @@ use super::facts::Facts;
 use super::{Hashed, Opened, Report, Rule, Verifier, may_rotate};
 use crate::checkpoint::Checkpoint;
 use crate::key::PublicKey;
+use crate::strict::object;
 use crate::tree::{Frontier, Hash, leaf_hash};
 
 /// Bytes of a block.
@@ -37,13 +38,13 @@ const CONTROL: &[u8] = b"{\"bundle_";
 #[derive(Debug, Serialize, Deserialize)]
 enum Control<'a> {
     /// The first line.
-    #[serde(rename = "bundle_header")]
+    #[serde(rename = "bundle_header", deserialize_with = "object")]
     Header(Header),
     /// Behind the records it covers.
     #[serde(rename = "bundle_checkpoint", borrow)]
     Checkpoint(std::borrow::Cow<'a, str>),
     /// The last line.
-    #[serde(rename = "bundle_end")]
+    #[serde(rename = "bundle_end", deserialize_with = "object")]
     End(End),
 }
 

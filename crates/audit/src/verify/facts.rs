@@ -10,6 +10,8 @@ use countersign_core::hold::HoldRecord;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::strict::Object;
+
 /// The `type` of the record by which a log changes keys.
 pub const KEY_ROTATION: &str = "log_key_rotation";
 
@@ -71,8 +73,8 @@ struct Line<'a, P> {
     agent_id: Cow<'a, str>,
     timestamp_millis: u64,
     #[serde(default, borrow)]
-    related_refs: Vec<Reference<'a>>,
-    payload: P,
+    related_refs: Vec<Object<Reference<'a>>>,
+    payload: Object<P>,
 }
 
 /// A payload that the rules may not know.
@@ -120,17 +122,17 @@ struct Payload<'a> {
     #[serde(default, borrow)]
     canonical_tool_name: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
-    effect_intent: Option<Effect<'a>>,
+    effect_intent: Option<Object<Effect<'a>>>,
     #[serde(default, borrow)]
-    effect_result: Option<Effect<'a>>,
+    effect_result: Option<Object<Effect<'a>>>,
     #[serde(default)]
     fingerprint: Option<Digest>,
     #[serde(default)]
     grant_use: Option<u64>,
     #[serde(default, borrow)]
-    policy_refs: Vec<Named<'a>>,
+    policy_refs: Vec<Object<Named<'a>>>,
     #[serde(default, borrow)]
-    sidecar_refs: Vec<Sidecar<'a>>,
+    sidecar_refs: Vec<Object<Sidecar<'a>>>,
     // Approval.
     #[serde(default, borrow)]
     record_type: Option<Cow<'a, str>>,
@@ -141,10 +143,10 @@ struct Payload<'a> {
     #[serde(default, borrow)]
     hook_id: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
-    payload: Option<HookPart<'a>>,
+    payload: Option<Object<HookPart<'a>>>,
     // Recovery.
     #[serde(default, borrow)]
-    unsafe_pending: Vec<Effect<'a>>,
+    unsafe_pending: Vec<Object<Effect<'a>>>,
     // A change of keys.
     #[serde(default, borrow)]
     new_key: Option<Cow<'a, str>>,
@@ -182,10 +184,10 @@ impl Facts {
     /// Reads a record.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let text = std::str::from_utf8(bytes).map_err(serde::de::Error::custom)?;
-        match serde_json::from_str::<Line<'_, Payload<'_>>>(text) {
-            Ok(line) => What::of(&line, text).map(|what| Self::of(line, what)),
-            Err(error) => match serde_json::from_str::<Line<'_, Kind<'_>>>(text) {
-                Ok(line) if !LOOKED_INTO.contains(&&*line.payload.kind) => {
+        match serde_json::from_str::<Object<Line<'_, Payload<'_>>>>(text) {
+            Ok(Object(line)) => What::of(&line, text).map(|what| Self::of(line, what)),
+            Err(error) => match serde_json::from_str::<Object<Line<'_, Kind<'_>>>>(text) {
+                Ok(Object(line)) if !LOOKED_INTO.contains(&&*line.payload.0.kind) => {
                     Ok(Self::of(line, What::Other))
                 }
                 _ => Err(error),
@@ -214,7 +216,7 @@ fn owned(text: &Option<Cow<'_, str>>, field: &'static str) -> Result<String, ser
 
 impl What {
     fn of(line: &Line<'_, Payload<'_>>, text: &str) -> Result<Self, serde_json::Error> {
-        let payload = &line.payload;
+        let payload = &line.payload.0;
         Ok(match payload.kind.as_ref() {
             "tool" => Self::Tool(Box::new(Tool::of(line)?)),
             "approval" if payload.record_type.is_some() => {
@@ -235,10 +237,17 @@ impl What {
             "effect_result" => Self::Result(owned(&payload.effect_id, "effect_id")?),
             "hook" => Self::Hook {
                 id: owned(&payload.hook_id, "hook_id")?,
-                registered: payload.payload.as_ref().is_some_and(|part| part.kind == "registered"),
+                registered: payload
+                    .payload
+                    .as_ref()
+                    .is_some_and(|part| part.0.kind == "registered"),
             },
             "recovery" => Self::Listed(
-                payload.unsafe_pending.iter().map(|e| e.effect_id.to_string()).collect(),
+                payload
+                    .unsafe_pending
+                    .iter()
+                    .map(|effect| effect.0.effect_id.to_string())
+                    .collect(),
             ),
             KEY_ROTATION => Self::NewKey(owned(&payload.new_key, "new_key")?),
             _ => Self::Other,
@@ -248,14 +257,15 @@ impl What {
 
 impl Tool {
     fn of(line: &Line<'_, Payload<'_>>) -> Result<Self, serde_json::Error> {
-        let payload = &line.payload;
-        let approval = line.related_refs.iter().find(|related| related.kind == "approval_request");
-        let end = payload.effect_result.as_ref();
+        let payload = &line.payload.0;
+        let approval =
+            line.related_refs.iter().find(|related| related.0.kind == "approval_request");
+        let end = payload.effect_result.as_ref().map(|end| &end.0);
         Ok(Self {
             call: owned(&payload.tool_call_id, "tool_call_id")?,
             name: owned(&payload.canonical_tool_name, "canonical_tool_name")?,
             intent: match end {
-                None => payload.effect_intent.as_ref().map(|effect| effect.effect_id.to_string()),
+                None => payload.effect_intent.as_ref().map(|effect| effect.0.effect_id.to_string()),
                 Some(_) => None,
             },
             result: end.map(|end| {
@@ -265,12 +275,15 @@ impl Tool {
             reconciled: end.is_some_and(|end| end.reconciliation_ref.is_some()),
             fingerprint: payload.fingerprint,
             grant_use: payload.grant_use,
-            approval: approval.map(|related| related.id.to_string()),
-            needs_approval: payload.policy_refs.iter().any(|policy| policy.id == "policy.approval"),
+            approval: approval.map(|related| related.0.id.to_string()),
+            needs_approval: payload
+                .policy_refs
+                .iter()
+                .any(|policy| policy.0.id == "policy.approval"),
             manifest: payload
                 .sidecar_refs
                 .iter()
-                .find_map(|sidecar| sidecar.content_hash.as_deref().map(str::to_owned)),
+                .find_map(|sidecar| sidecar.0.content_hash.as_deref().map(str::to_owned)),
         })
     }
 }
