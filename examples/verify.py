@@ -1008,6 +1008,8 @@ def log(data, key_text, pinned=None):
         pins = [checkpoint(pinned, key)] if pinned else []
     except Broken as error:
         raise Unusable("the checkpoint kept elsewhere is none of this log") from error
+    if any(0 < pin.size < tree.size for pin in pins):
+        raise Unusable("the checkpoint kept elsewhere is older than where the bundle begins")
     covered, follows, notes, end, unsigned = 0, None, 0, None, False
     forked(pins, tree)
     for line in lines[1:]:

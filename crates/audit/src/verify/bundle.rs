@@ -200,6 +200,14 @@ pub fn verify_bundle<R: Read + Send>(
     }
     let before = header.first.checked_sub(1).ok_or_else(|| form("`first` is 0"))?;
     let tree = frontier(before, &header.peaks)?;
+    let earlier = options.checkpoints.iter().find(|pinned| (1..before).contains(&pinned.size));
+    if let Some(pinned) = earlier {
+        let size = pinned.size;
+        return Err(form(format!(
+            "it begins behind record {before}, so that a checkpoint of {size} records cannot be \
+             held against it"
+        )));
+    }
     if before > 0 {
         verifier.begin(tree);
     } else if options.meaning {
