@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use countersign_manifest::{
-    ArgProblem, FileDiagnostic, Manifest, Planned, Severity, editor_schema, format,
-    parse_arguments, render_command, sarif,
+    ArgProblem, FileDiagnostic, Manifest, Planned, Severity, editor_schema, format, render_command,
+    sarif,
 };
 use serde_json::{Value, json};
 
@@ -170,7 +170,7 @@ fn plan(file: &Path, args: &str, beside: &Beside, as_json: bool) -> Result<ExitC
         Ok(loaded) => loaded,
         Err(found) => return Ok(refuse_manifest(&found, as_json)),
     };
-    match parse_arguments(args).and_then(|args| manifest.plan(&args)) {
+    match manifest.parse_arguments(args).and_then(|args| manifest.plan(&args)) {
         Ok(Planned { plan, .. }) => {
             if as_json {
                 say_json(&json!({ "decision": "accept", "plan": plan }));

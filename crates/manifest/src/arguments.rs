@@ -7,17 +7,40 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::Manifest;
 use crate::diagnostic::excerpt;
 use crate::plan::ArgProblem;
+use crate::types::Kind;
 use crate::types::number::exact;
 
 /// Reads a JSON object.
 ///
 /// # Errors
 /// It is none (`bad_json`, `not_an_object`; then no argument is named), or JSON itself would hide
-/// what is wrong with these: an argument that is there twice, a number that becomes infinite or
-/// zero, half a surrogate pair, lists without end.
+/// what is wrong with these: an argument that is there twice, a number that becomes infinite, zero
+/// or another one, half a surrogate pair, lists without end.
 pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, Vec<ArgProblem>> {
+    read(text, |_| false)
+}
+
+impl Manifest {
+    /// Reads the arguments of a call of this tool: [`parse_arguments`], but that a `number` keeps
+    /// every digit it is written with, as text.
+    ///
+    /// # Errors
+    /// As [`parse_arguments`].
+    pub fn parse_arguments(&self, text: &str) -> Result<Map<String, Value>, Vec<ArgProblem>> {
+        read(text, |name| {
+            let arg = self.index.get(name).and_then(|i| self.args.get(*i));
+            arg.is_some_and(|arg| matches!(arg.ty.kind, Kind::Number(_)))
+        })
+    }
+}
+
+fn read(
+    text: &str,
+    keeps_digits: impl Fn(&str) -> bool,
+) -> Result<Map<String, Value>, Vec<ArgProblem>> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let members = reader
         .deserialize_map(Members)
@@ -56,7 +79,8 @@ pub fn parse_arguments(text: &str) -> Result<Map<String, Value>, Vec<ArgProblem>
             continue;
         }
         if number {
-            match exact(raw) {
+            let kept = || keeps_digits(&name).then(|| Value::from(raw));
+            match exact(raw).or_else(kept) {
                 Some(value) => {
                     found.insert(name, value);
                 }

@@ -225,6 +225,19 @@ fn what_json_cannot_hold_is_refused_by_the_name_of_its_argument() {
         let found: Vec<_> = problems.iter().map(|p| (p.code, p.arg.as_str())).collect();
         assert_eq!(found, [(code, "x")]);
     }
+    // A `number` has it as text, with every digit.
+    for (ty, wanted) in [
+        ("number", Ok("18446744073709551616.25".to_owned())),
+        ("integer", Err("loses_digits")),
+        ("string", Err("loses_digits")),
+    ] {
+        let manifest = one(&format!("type = \"{ty}\""));
+        let found = match manifest.parse_arguments("{\"x\": 18446744073709551616.25}") {
+            Ok(args) => code(&manifest, &args["x"]),
+            Err(problems) => Err(problems[0].code),
+        };
+        assert_eq!(found, wanted, "{ty}");
+    }
     for number in ["0", "-1", "18446744073709551615", "0.1", "1e300", "2.50", "5e-324", "0e9999"] {
         let found = parse_arguments(&format!("{{\"x\": {number}}}"));
         let same = |x: &Value| x.to_string().parse::<f64>() == number.parse();

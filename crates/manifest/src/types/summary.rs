@@ -22,6 +22,9 @@ const MARKERS: &[&str] = &[
     "override previous",
     "stop|cease|quit following|obeying|respecting ~ RULES",
     "not|t|never follow|obey ~ BEFORE ~ RULES",
+    "do not follow|obey ~ REFERS ~ RULES",
+    "don t follow|obey ~ REFERS ~ RULES",
+    "never follow|obey ~ REFERS ~ RULES",
     "follow|obey these instructions|new",
     "new|updated|hidden|real|true|secret system prompt|message|instructions",
     "your new|updated|real|true|actual instructions|task|role|goal|purpose|objective",
@@ -238,8 +241,8 @@ pub(crate) fn check(rule: TextRule, text: &str) -> Result<(), Refusal> {
     if let Some(c) = text.chars().find(|c| "|&$`{}[]<>\\".contains(*c)) {
         return refuse("shell_character", format!("holds `{c}`, which is no ordinary punctuation"));
     }
-    let words = folded(text);
-    let words: Vec<&str> = words.split_whitespace().collect();
+    let words = words(&folded(text));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let marked = |at: &usize| MARKERS.iter().any(|marker| begins(after(&words, *at), marker));
     if let Some(at) = (0..words.len()).find(marked) {
         let shown: Vec<_> = after(&words, at).iter().take(4).copied().collect();
@@ -289,6 +292,33 @@ fn folded(text: &str) -> String {
         .flat_map(char::to_lowercase)
         .map(|c| if c.is_alphanumeric() { c } else { ' ' })
         .collect()
+}
+
+/// The words, with digits that stand for letters as those, and letters that stand alone in a row of
+/// four or more as one word.
+fn words(text: &str) -> Vec<String> {
+    let letter = |c| match c {
+        '0' => 'o',
+        '1' => 'i',
+        '3' => 'e',
+        '4' => 'a',
+        '5' => 's',
+        c => c,
+    };
+    let spell = |word: &str| -> String {
+        let spelled = word.chars().any(char::is_alphabetic);
+        word.chars().map(|c| if spelled { letter(c) } else { c }).collect()
+    };
+    let all: Vec<String> = text.split_whitespace().map(spell).collect();
+    let single = |word: &String| word.chars().count() == 1;
+    let mut found = Vec::new();
+    for run in all.chunk_by(|a, b| single(a) == single(b)) {
+        match run {
+            [first, _, _, _, ..] if single(first) => found.push(run.concat()),
+            _ => found.extend_from_slice(run),
+        }
+    }
+    found
 }
 
 fn after<'a, 'b>(words: &'a [&'b str], at: usize) -> &'a [&'b str] {
