@@ -207,7 +207,7 @@ fn explain(
         say_json(&found);
     } else {
         let paint = Paint::stdout();
-        say(&format!("{} is a {}:", paint.bold(&found.arg), found.type_name));
+        say(&format!("{}, of the type {}:", paint.bold(&found.arg), found.type_name));
         found.rules.iter().for_each(|rule| say(&format!("  {rule}")));
         match (&found.value, &found.problem) {
             (Some(text), _) => {
@@ -215,8 +215,7 @@ fn explain(
                 say(&paint.good(&format!("accepted, as: {text}")));
             }
             (None, Some(problem)) => {
-                let (code, message) = (problem.code, &problem.message);
-                say(&paint.bad(&format!("refused: it {message} ({code})")));
+                say(&paint.bad(&format!("refused: {problem}")));
                 beside.iter().for_each(tell);
             }
             (None, None) => {}

@@ -339,6 +339,16 @@ fn the_other_subcommands_do_what_they_say() {
         assert!(found.out.contains(word), "{}", found.out);
     }
     assert_eq!(run(dir.path(), &["explain", "t.clad.toml", "y", "a"]).code, 2);
+    let bare = GOOD.replace("[args.x]\ntype = \"string\"\nrequired = true\n", "");
+    let bare = bare.replace(", \"{x}\"", "");
+    let port = GOOD.replace("\"string\"", "\"port\"");
+    let others = folder(&[("bare.clad.toml", &bare), ("port.clad.toml", &port)]);
+    let none = run(others.path(), &["explain", "bare.clad.toml", "y", "a"]);
+    assert!(none.err.contains("it has none"), "{}", none.err);
+    let port = run(others.path(), &["explain", "port.clad.toml", "x", "0"]);
+    assert!(port.out.starts_with("x, of the type port:\n"), "{}", port.out);
+    let why = "refused: x: 0 is not between 1 and 65535 (not_a_port)\n";
+    assert!(port.out.ends_with(why), "{}", port.out);
 
     let messy = GOOD.replace("name = ", "name=").replace("[args.x]", "# why\n[args.x]");
     std::fs::write(dir.path().join("t.clad.toml"), &messy).unwrap();

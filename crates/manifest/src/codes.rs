@@ -43,7 +43,7 @@ pub const CODES: &[Code] = &[
     error("bad_end_of_options", "`end_of_options` is neither an option nor empty"),
     error("bad_header", "no name of a header, a name twice, one that the sender writes, or a control character"),
     error("bad_name", "a name is outside `[a-z][a-z0-9_]{0,63}`"),
-    error("bad_pattern", "a regular expression does not compile"),
+    error("bad_pattern", "a regular expression does not compile, or is too large"),
     error("bad_placeholder", "braces do not hold a name; `{{` is a brace"),
     error("bad_schema", "the output schema is no JSON Schema 2020-12 that stands alone"),
     error("bad_scheme", "a scheme is not lower case, or names no host"),

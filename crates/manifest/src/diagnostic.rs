@@ -55,10 +55,38 @@ pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
+/// [`line_column`] for one place after the other, in the time it takes to read the text once if
+/// the places are in order.
+pub(crate) struct Places<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'a> Places<'a> {
+    pub(crate) fn of(text: &'a str) -> Self {
+        Self { text, at: 0, line: 1, column: 1 }
+    }
+
+    pub(crate) fn find(&mut self, offset: usize) -> (usize, usize) {
+        let between = self.text.get(self.at..offset.min(self.text.len()));
+        // Back, or inside a character.
+        let Some(between) = between else { return line_column(self.text, offset) };
+        for c in between.chars() {
+            (self.line, self.column) =
+                if c == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
+        }
+        self.at += between.len();
+        (self.line, self.column)
+    }
+}
+
 /// Collects the findings of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) all: Vec<Diagnostic>,
+    errors: usize,
 }
 
 impl Report {
@@ -81,12 +109,12 @@ impl Report {
     }
 
     pub(crate) fn failed(&self) -> bool {
-        self.all.iter().any(|d| d.severity == Severity::Error)
+        self.errors > 0
     }
 
     /// How many errors there are so far.
     pub(crate) fn errors(&self) -> usize {
-        self.all.iter().filter(|d| d.severity == Severity::Error).count()
+        self.errors
     }
 
     fn push(
@@ -96,6 +124,7 @@ impl Report {
         span: &Range<usize>,
         message: String,
     ) -> &mut Diagnostic {
+        self.errors += usize::from(severity == Severity::Error);
         self.all.push(Diagnostic { code, severity, span: span.clone(), message, fix: None });
         #[expect(clippy::indexing_slicing, reason = "an element was pushed on the line above")]
         {

@@ -73,6 +73,15 @@ pub(crate) fn document<T>(
     (found.filter(|_| !failed), all)
 }
 
+/// Where a manifest has its tool's name.
+pub(crate) fn name_span(text: &str) -> Range<usize> {
+    let document = DeTable::parse(text).ok();
+    let name = document.as_ref().and_then(|root| root.get_ref().get("tool")?.get_ref().get("name"));
+    let mut span = name.map_or(0..0, toml::Spanned::span);
+    settle(&mut span, text);
+    span
+}
+
 /// Keeps a span inside the text and on character boundaries.
 fn settle(span: &mut Range<usize>, text: &str) {
     let floor = |mut at: usize| {
@@ -106,6 +115,8 @@ fn read(
     let session = root.table("session", report);
     let browser = root.table("browser", report);
     let own_scope = root.table("scope", report).map(|table| scope::read(table, report));
+    let mut places: Vec<_> = BACKENDS.iter().filter_map(|key| root.span_of(key)).collect();
+    places.sort_by_key(|span| span.start);
     if let Some((span, _)) = root.node("types") {
         report
             .error("unknown_table", &span, "a manifest has no `types`")
@@ -136,7 +147,7 @@ fn read(
         [_] => {}
         several => {
             let message = format!("a manifest has one backend, not {}", several.join(" and "));
-            report.error("several_backends", &(0..0), message);
+            report.error("several_backends", places.get(1).unwrap_or(&(0..0)), message);
         }
     }
 

@@ -125,7 +125,7 @@ pub(crate) fn check_default(
     match ty.resolve(&value) {
         Ok(text) => Some(DefaultValue { value, text }),
         Err(refusal) => {
-            let message = format!("the default is no {}: it {}", ty.name, refusal.message);
+            let message = format!("the default is no {}: {}", ty.name, refusal.sentence());
             let diagnostic = report.error("invalid_default", &node.span(), message);
             if refusal.code == "empty" {
                 diagnostic.fix("leave out `default`: an absent value leaves its token out");

@@ -104,7 +104,7 @@ fn tree(node: Node<'_>, report: &mut Report) -> Option<Value> {
             let value = json(other);
             if value.is_none() {
                 let found = crate::fields::kind(other);
-                report.error("wrong_type", &node.span(), format!("JSON has no such {found}"));
+                report.error("wrong_type", &node.span(), format!("JSON cannot hold {found}"));
             }
             value
         }

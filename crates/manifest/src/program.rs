@@ -39,6 +39,17 @@ const INTERPRETERS: &[&str] = &[
     "vim", "vi", "nvim", "ex", "ed", "emacs",
 ];
 
+/// What packages put behind the name of a program for another build of it.
+#[rustfmt::skip]
+const VARIANTS: &[&str] = &[
+    "athena", "basic", "bin", "cgi", "cli", "dbg", "debug", "distrib", "fpm", "full", "gtk",
+    "gtk2", "gtk3", "huge", "lucid", "minimal", "motif", "multiarch", "musl", "nox", "orig",
+    "pgtk", "real", "rs", "static", "suid", "tiny", "wrapped",
+];
+
+/// Endings of scripts, which are programs of their own whatever stands before.
+const SCRIPTS: &[&str] = &["sh", "bash", "py", "pl", "rb", "js", "mjs", "ts", "php", "lua", "awk"];
+
 /// `program` is the first element of the command, if it is fixed text.
 pub(crate) fn check(
     program: Option<&str>,
@@ -101,5 +112,90 @@ fn is_interpreter(base: &str) -> bool {
     let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
     // The loader of shared libraries starts the program it is given.
     let loader = ["ld-linux", "ld-musl"].iter().any(|loader| name.starts_with(loader));
-    loader || INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare)
+    loader || INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare) || is_variant(name)
+}
+
+/// Also `busybox.static`, `vim.tiny`, `python3.12-dbg`, `sudo-rs`: an interpreter as packages and
+/// distributions call its builds. `script.sh` and `ssh-keygen` are programs of their own.
+fn is_variant(name: &str) -> bool {
+    let name = name.trim_start_matches('.');
+    let Some(at) = name.find(['.', '-']) else { return false };
+    let (head, tail) = name.split_at(at);
+    let head = head.trim_end_matches(|c: char| c.is_ascii_digit());
+    // A single letter begins too many names.
+    if head.len() < 2 || !INTERPRETERS.contains(&head) {
+        return false;
+    }
+    let part = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) || VARIANTS.contains(&part);
+    match tail.strip_prefix('.') {
+        Some(suffix) => !SCRIPTS.contains(&suffix),
+        None => tail.split(['.', '-']).all(part),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_interpreter;
+
+    #[test]
+    fn builds_of_interpreters_are_interpreters_and_their_namesakes_are_not() {
+        for name in [
+            "bash",
+            "Rscript",
+            "bash.exe",
+            "python3.12",
+            "busybox.static",
+            "vim.tiny",
+            "vim.basic",
+            "env.real",
+            "python3-dbg",
+            "python3.12-dbg",
+            "sudo-rs",
+            "su-rs",
+            "bash-static",
+            "bash-5.2",
+            "zsh5-static",
+            "php-cgi",
+            "php8.2-fpm",
+            "emacs-nox",
+            "gdb-multiarch",
+            "perl5.36-x86_64-linux-gnu",
+            ".bash-wrapped",
+            "timeout.coreutils",
+            "SUDO.REAL",
+        ] {
+            assert!(is_interpreter(name), "{name}");
+        }
+        for name in [
+            "git",
+            "git-lfs",
+            "ssh-keygen",
+            "ssh-keyscan",
+            "ssh-add",
+            "node-gyp",
+            "php-config",
+            "python3-config",
+            "time-sync",
+            "script.sh",
+            "watch.py",
+            "batch.sh",
+            "at-spi2",
+            "r.slope.aspect",
+            "r-base",
+            "command-not-found",
+            "screenfetch",
+            "envsubst",
+            "nicotine",
+            "nginx",
+            "jq-1.7",
+            "ffmpeg.real",
+            "curl-minimal",
+            ".hidden",
+            "-",
+            ".",
+            "",
+        ] {
+            assert!(!is_interpreter(name), "{name}");
+        }
+    }
 }

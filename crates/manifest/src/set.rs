@@ -7,7 +7,7 @@ use std::sync::Arc;
 use countersign_core::digest::Digest;
 use serde::Serialize;
 
-use crate::diagnostic::{Diagnostic, Severity, line_column};
+use crate::diagnostic::{Diagnostic, Places, Severity, line_column};
 use crate::manifest::Manifest;
 use crate::project::Project;
 
@@ -106,12 +106,19 @@ impl ManifestSet {
                 tools.entry(manifest.name.clone()).or_default().push((file, manifest));
             }
         }
+        let texts: HashMap<&str, &str> = files
+            .iter()
+            .filter_map(|(file, text)| Some((file.as_str(), text.as_deref().ok()?)))
+            .collect();
         let mut served = BTreeMap::new();
         for (name, mut owners) in tools {
             if owners.len() > 1 {
                 let names: Vec<_> = owners.iter().map(|(file, _)| *file).collect();
                 let names = names.join(" and ");
-                found.extend(owners.iter().map(|(file, _)| duplicate(file, &name, &names)));
+                found.extend(owners.iter().map(|(file, _)| {
+                    let text = texts.get(file).copied().unwrap_or_default();
+                    duplicate(file, text, &name, &names)
+                }));
             } else if let Some((_, manifest)) = owners.pop() {
                 served.insert(name, Arc::new(manifest));
             }
@@ -187,20 +194,20 @@ fn split(file: &str) -> (&str, &str) {
 }
 
 fn placed(file: &str, text: &str, found: Vec<Diagnostic>) -> impl Iterator<Item = FileDiagnostic> {
-    found.into_iter().map(|diagnostic| FileDiagnostic::new(file, text, diagnostic))
+    let mut places = Places::of(text);
+    found.into_iter().map(move |diagnostic| {
+        let (line, column) = places.find(diagnostic.span.start);
+        FileDiagnostic { file: file.to_owned(), line, column, diagnostic }
+    })
 }
 
-fn duplicate(file: &str, tool: &str, files: &str) -> FileDiagnostic {
-    FileDiagnostic {
-        file: file.to_owned(),
-        line: 1,
-        column: 1,
-        diagnostic: Diagnostic {
-            code: "duplicate_tool",
-            severity: Severity::Error,
-            span: 0..0,
-            message: format!("`{tool}` is defined by {files}; none of them is served"),
-            fix: None,
-        },
-    }
+fn duplicate(file: &str, text: &str, tool: &str, files: &str) -> FileDiagnostic {
+    let diagnostic = Diagnostic {
+        code: "duplicate_tool",
+        severity: Severity::Error,
+        span: crate::parse::name_span(text),
+        message: format!("`{tool}` is defined by {files}; none of them is served"),
+        fix: None,
+    };
+    FileDiagnostic::new(file, text, diagnostic)
 }

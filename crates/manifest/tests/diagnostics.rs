@@ -11,7 +11,7 @@
 mod common;
 
 use common::{OUTPUT, TOOL, codes, text};
-use countersign_manifest::{Manifest, Severity, line_column};
+use countersign_manifest::{Manifest, ManifestSet, Severity, line_column};
 
 const EXEC: &str = "[command]\nexec = [\"tool\"]\n";
 
@@ -299,5 +299,58 @@ fn a_word_that_no_name_is_as_long_as_is_compared_with_none() {
         let (_, found) = Manifest::parse("t.clad.toml", &text(&key));
         let unknown = found.iter().find(|d| d.code == "unknown_key").unwrap();
         assert_eq!(unknown.fix.as_deref(), expected);
+    }
+}
+
+#[test]
+fn messages_read_as_sentences_and_point_at_what_they_mean() {
+    let command =
+        "[command]\nexec = [\"tool\"]\n[http]\nmethod = \"GET\"\nurl = \"https://a.example/\"";
+    for (text, code, at, message) in [
+        (
+            arg("type = \"port\"\ndefault = 0"),
+            "invalid_default",
+            "0",
+            "the default is no port: 0 is not between 1 and 65535",
+        ),
+        (
+            arg("type = \"integer\"\ndefault = -1"),
+            "invalid_default",
+            "-1",
+            "the default is no integer: -1 is negative",
+        ),
+        (
+            arg("type = \"string\"\ndefault = \"a;b\""),
+            "invalid_default",
+            "\"a;b\"",
+            "the default is no string: it ",
+        ),
+        (
+            format!("{TOOL}{OUTPUT}{EXEC}")
+                .replace("schema = {}", "schema = { const = 2020-01-01 }"),
+            "wrong_type",
+            "2020-01-01",
+            "JSON cannot hold a date",
+        ),
+        (text(command), "several_backends", "http", "a manifest has one backend"),
+    ] {
+        let (manifest, found) = Manifest::parse("t.clad.toml", &text);
+        assert!(manifest.is_none(), "{text}");
+        let found = found.iter().find(|d| d.code == code).unwrap_or_else(|| panic!("{found:?}"));
+        assert_eq!(&text[found.span.clone()], at, "{found:?}");
+        assert!(found.message.starts_with(message), "{found:?}");
+    }
+}
+
+#[test]
+fn every_one_of_very_many_findings_has_its_place() {
+    let args: String = (0..2000).map(|i| format!("[args.a{i}]\ntype = \"string\" # ü\n")).collect();
+    let inline: String = (0..500).map(|i| format!("b{i} = {{ type = \"ü\" }}, ")).collect();
+    let text = text(&format!("{args}[args.z]\nx = {{ {inline} }}\n{EXEC}"));
+    let (set, found) = ManifestSet::load([("t.clad.toml".to_owned(), text.clone())]);
+    assert!(set.iter().len() == 0 && found.len() > 1000, "{}", found.len());
+    for found in found {
+        let place = line_column(&text, found.diagnostic.span.start);
+        assert_eq!((found.line, found.column), place, "{found:?}");
     }
 }

@@ -368,9 +368,9 @@ fn one_bad_file_hides_no_good_one() {
         found,
         [
             ("a.clad.toml", "syntax", 1),
-            ("c.clad.toml", "duplicate_tool", 1),
+            ("c.clad.toml", "duplicate_tool", 3),
             ("d.clad.toml", "version_not_semver", 4),
-            ("e.clad.toml", "duplicate_tool", 1),
+            ("e.clad.toml", "duplicate_tool", 3),
         ]
     );
     let mut reversed = files.to_vec();

@@ -13,6 +13,7 @@ pub(crate) mod url;
 use std::sync::OnceLock;
 
 use regex::Regex;
+use regex_syntax::hir::{Class, Hir, HirKind};
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::excerpt;
@@ -50,14 +51,28 @@ pub(crate) const MAX_TEXT: usize = 4096;
 /// Bytes of a `literal_text`.
 pub(crate) const MAX_LITERAL: usize = 32_768;
 
-/// Classes in a pattern, whatever they are, that are not too large together.
-const MAX_CLASSES: usize = 64;
+/// Bytes of a compiled pattern, as they are estimated.
+const MAX_PATTERN: usize = 10 << 20;
+/// Bytes of one state of it.
+const STATE: usize = 32;
 
 /// Why a value is refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     pub(crate) message: String,
+}
+
+impl Refusal {
+    /// About the value, which some messages name and the others leave out.
+    pub(crate) fn sentence(&self) -> String {
+        let names = |c: char| c == '`' || c == '-' || c.is_ascii_digit();
+        if self.message.starts_with(names) {
+            self.message.clone()
+        } else {
+            format!("it {}", self.message)
+        }
+    }
 }
 
 pub(crate) fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
@@ -111,20 +126,42 @@ impl Pattern {
         let parse =
             |text: &str| regex_syntax::Parser::new().parse(text).map_err(|error| error.to_string());
         parse(source)?;
-        parse(&whole(source))?;
-        let pattern = Self { source: source.to_owned(), whole: OnceLock::new() };
-        // What parses compiles, unless it is too large; counting or many classes make it that.
-        let classes = source.bytes().filter(|b| br"\.[".contains(b)).count();
-        if source.len() > MAX_TEXT || source.contains('{') || classes > MAX_CLASSES {
-            let regex = Regex::new(&whole(source)).map_err(|error| error.to_string())?;
-            let _ = pattern.whole.set(Some(regex));
+        let size = size(&parse(&whole(source))?);
+        if size > MAX_PATTERN {
+            return Err(format!("it needs about {size} bytes; at most {MAX_PATTERN}"));
         }
+        let pattern = Self { source: source.to_owned(), whole: OnceLock::new() };
         Ok(pattern)
     }
 
     fn matches(&self, text: &str) -> bool {
-        let regex = self.whole.get_or_init(|| Regex::new(&whole(&self.source)).ok());
+        // One that is larger than was thought matches nothing.
+        let compile = || {
+            let mut builder = regex::RegexBuilder::new(&whole(&self.source));
+            builder.size_limit(4 * MAX_PATTERN).build().ok()
+        };
+        let regex = self.whole.get_or_init(compile);
         regex.as_ref().is_some_and(|regex| regex.is_match(text))
+    }
+}
+
+/// About how many bytes the compiled expression has. To compile thousands would take long, and
+/// most are never used.
+fn size(hir: &Hir) -> usize {
+    let sum = |parts: &[Hir]| parts.iter().fold(STATE, |all, part| all.saturating_add(size(part)));
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => STATE,
+        HirKind::Literal(literal) => literal.0.len().saturating_mul(STATE),
+        HirKind::Class(Class::Bytes(class)) => (1 + class.ranges().len()).saturating_mul(STATE),
+        HirKind::Class(Class::Unicode(class)) => {
+            (1 + class.ranges().len()).saturating_mul(2 * STATE)
+        }
+        HirKind::Repetition(repeated) => {
+            let times = repeated.max.unwrap_or(repeated.min).max(1) as usize;
+            size(&repeated.sub).saturating_add(STATE).saturating_mul(times)
+        }
+        HirKind::Capture(capture) => size(&capture.sub).saturating_add(2 * STATE),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => sum(parts),
     }
 }
 
@@ -341,5 +378,40 @@ impl ArgType {
             schema.insert("pattern".to_owned(), whole.into());
         }
         schema
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_PATTERN, Pattern};
+
+    #[test]
+    fn what_is_thought_small_enough_compiles_and_the_rest_is_refused_at_once() {
+        let twice = "(a|b)?".repeat(2000);
+        for source in [
+            r"^\p{L}{1,50}$",
+            r"\w{1,150}",
+            r"(?i)[a-z]{1,1000}",
+            r"a{1000}",
+            r".{0,4096}",
+            r"[^x]{1,4096}",
+            r"(\p{Han}|\p{L}|x){1,90}",
+            r"\d{1,1000}",
+            twice.as_str(),
+            r"((a{10}){10}){10}",
+            r"(?i)ßſk{500}",
+        ] {
+            let pattern = Pattern::compile(source).unwrap_or_else(|why| panic!("{source}: {why}"));
+            pattern.matches("x");
+            assert!(pattern.whole.get().is_some_and(Option::is_some), "{source}");
+        }
+        for source in [r"\p{L}{1,1000}", "((a{1000}){1000}){1000}", r"(\w{100}){100}"] {
+            let why = Pattern::compile(source).unwrap_err();
+            assert!(why.contains(&MAX_PATTERN.to_string()), "{source}: {why}");
+        }
+        // Nothing is compiled before it is needed.
+        let pattern = Pattern::compile(r"^\p{L}{1,50}$").unwrap();
+        assert!(pattern.whole.get().is_none());
+        assert!(pattern.matches("ä") && !pattern.matches("1") && !pattern.matches(""));
     }
 }
