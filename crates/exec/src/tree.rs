@@ -34,7 +34,7 @@ fn stat(pid: i32) -> Option<Stat> {
 pub(crate) fn kill_below(root: i32) -> usize {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     let mut stats = HashMap::new();
-    let mut found = vec![root];
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
@@ -46,6 +46,8 @@ pub(crate) fn kill_below(root: i32) -> usize {
         }
         stats.insert(pid, stat);
     }
+    // From the top: whoever outlived a child for a moment would go on behind it.
+    found.push(root);
     let mut running = 0;
     while let Some(pid) = found.pop() {
         found.extend(children.remove(&pid).unwrap_or_default());
