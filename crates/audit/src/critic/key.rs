@@ -4,7 +4,7 @@ use std::fmt;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-use crate::signature;
+use crate::signature::verify;
 
 /// Why a text is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,11 +47,11 @@ impl CriticKey {
 
     /// Checks a signature in its one form, 128 lower-case hex digits, strictly.
     #[must_use]
-    pub fn verify(&self, message: &[u8], text: &str) -> bool {
+    pub fn verify(&self, message: &[u8], signature: &str) -> bool {
         let mut bytes = [0; 64];
-        !text.bytes().any(|byte| byte.is_ascii_uppercase())
-            && hex::decode_to_slice(text, &mut bytes).is_ok()
-            && signature::verify(&self.0, message, &bytes)
+        !signature.bytes().any(|byte| byte.is_ascii_uppercase())
+            && hex::decode_to_slice(signature, &mut bytes).is_ok()
+            && verify(&self.0, message, &bytes)
     }
 }
 
