@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use countersign_manifest::{internal_address, metadata_address};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::HeaderValue;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -158,6 +160,32 @@ impl Target {
     }
 }
 
+/// Whether one may go to the address: `Ok(true)` if it is in `allow`, `Ok(false)` if it is of the
+/// public internet. An error says what it is instead, and which rule that breaks; `rule` is the
+/// name of `allow` where the operator writes it.
+pub(crate) fn permitted(address: IpAddr, allow: &[IpNet], rule: &str) -> Result<bool, String> {
+    if metadata_address(address) {
+        return Err(format!(
+            "leads to {address}, where machines are told secrets about themselves; no \
+             configuration allows that"
+        ));
+    }
+    if covered(address, allow) {
+        return Ok(true);
+    }
+    match internal_address(address) {
+        Some(what) => Err(format!("leads to {address}, which is {what} and not in {rule}")),
+        None => Ok(false),
+    }
+}
+
+/// Whether the address is in one of the networks. An IPv4-mapped one also counts as the IPv4
+/// address to which the operating system connects.
+fn covered(address: IpAddr, networks: &[IpNet]) -> bool {
+    let canonical = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address) || network.contains(&canonical))
+}
+
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
@@ -255,4 +283,29 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         source = error.source();
     }
     quote(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_covers_what_is_connected_to() {
+        for (address, network, covers) in [
+            ("127.0.0.1", "127.0.0.0/8", true),
+            ("128.0.0.1", "127.0.0.0/8", false),
+            ("::ffff:127.0.0.1", "127.0.0.0/8", true),
+            ("::ffff:127.0.0.1", "::ffff:127.0.0.0/104", true),
+            ("::1", "::1/128", true),
+            ("::1", "127.0.0.0/8", false),
+            ("127.0.0.1", "::/0", false),
+            // Through a gateway, it is another path than the one that was declared.
+            ("64:ff9b::127.0.0.1", "127.0.0.0/8", false),
+            ("2002:7f00:1::", "127.0.0.0/8", false),
+        ] {
+            let network: IpNet = network.parse().unwrap();
+            assert_eq!(covered(address.parse().unwrap(), &[network]), covers, "{address}");
+        }
+        assert!(!covered("127.0.0.1".parse().unwrap(), &[]));
+    }
 }

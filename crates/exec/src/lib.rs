@@ -24,7 +24,6 @@
 //!
 //! Linux 5.3 or newer, with `/proc`.
 
-mod address;
 #[cfg(test)]
 mod authority;
 mod check;

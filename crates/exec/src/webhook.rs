@@ -21,9 +21,8 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::address::{covered, internal};
 use crate::connect::{
-    Failed, SystemResolver, Target, chain, exchange, origin, request_target, tls,
+    self, Failed, SystemResolver, Target, chain, exchange, origin, request_target, tls,
 };
 use crate::quote::quote;
 
@@ -43,8 +42,8 @@ pub struct WebhookConfig {
     /// `whsec_` and 24 to 64 bytes in base64, as Standard Webhooks 1.0.0 writes it.
     pub secret: Zeroizing<String>,
     /// The internal networks in which the host may be. Whatever is not of the public internet
-    /// is refused otherwise: loopback, private and link-local addresses, metadata services, and
-    /// the IPv6 addresses that stand for them.
+    /// is refused otherwise: loopback and private addresses, and the IPv6 addresses that stand
+    /// for them. Link-local addresses and metadata services are refused whatever stands here.
     pub allow: Vec<IpNet>,
     /// For finding the host, connecting to it and agreeing on keys, together.
     pub connect_timeout: Duration,
@@ -220,11 +219,11 @@ impl Webhook {
 
 /// An error says what the address is, and which rule that breaks.
 fn permitted(address: IpAddr, encrypted: bool, allow: &[IpNet]) -> Result<(), String> {
-    match internal(address) {
-        _ if covered(address, allow) => Ok(()),
-        Some(what) => Err(format!("leads to {address}, which is {what} and not in `allow`")),
-        None if encrypted => Ok(()),
-        None => Err(format!("leads to {address}, which is not in `allow` and thus needs https://")),
+    match connect::permitted(address, allow, "`allow`")? || encrypted {
+        true => Ok(()),
+        false => {
+            Err(format!("leads to {address}, which is not in `allow` and thus needs https://"))
+        }
     }
 }
 

@@ -52,6 +52,7 @@
 //!
 //! Every diagnostic and refusal has a stable code; [`CODES`] lists them.
 
+mod address;
 mod arguments;
 mod body;
 mod codes;
@@ -88,6 +89,7 @@ mod types;
 mod upstream;
 mod when;
 
+pub use address::{internal_address, metadata_address};
 pub use arguments::parse_arguments;
 pub use codes::{CODES, Code, CodeKind};
 pub use condition::{Condition, ConditionError};

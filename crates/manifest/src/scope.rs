@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 
+use crate::address::{overlap, within};
 use crate::diagnostic::{Diagnostic, Report, excerpt};
 use crate::fields::{At, Fields};
-use crate::types::address::overlap;
 use crate::types::host::{Target, embedded, is_name};
 use crate::types::{Refusal, refuse};
 
@@ -61,7 +61,7 @@ impl Scope {
             Target::Name(name) => embedded(name).into_iter().map(IpNet::from).collect(),
         };
         if let Target::Net(IpNet::V6(net)) = target {
-            reached.extend(crate::types::address::within(*net).into_iter().map(IpNet::V4));
+            reached.extend(within(*net).into_iter().map(IpNet::V4));
         }
         let excluded = |rule: &Rule| match (rule, target) {
             (Rule::Net(rule), _) => reached.iter().any(|net| overlap(rule, net)),

@@ -24,8 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use self::redirect::Next;
 use self::request::Outgoing;
-use crate::address::{covered, internal, metadata};
-use crate::connect::{Failed, Resolve, SystemResolver, chain, exchange, tls};
+use crate::connect::{Failed, Resolve, SystemResolver, chain, exchange, permitted, tls};
 use crate::dispatch::not_started;
 use crate::quote::quote;
 use crate::secret::Secrets;
@@ -259,23 +258,13 @@ impl Inner {
 
     /// An error says what the address is, and which rule that breaks.
     fn permitted(&self, address: IpAddr, encrypted: bool, secret: bool) -> Result<(), String> {
-        if metadata(address) {
-            return Err(format!(
-                "leads to {address}, where machines are told secrets about themselves; no \
-                 configuration allows that"
-            ));
-        }
-        match internal(address) {
-            _ if covered(address, &self.allow) => Ok(()),
-            Some(what) => Err(format!(
-                "leads to {address}, which is {what} and not in `allow` of [http] in the \
-                 configuration"
-            )),
-            None if secret && !encrypted => Err(format!(
+        let allowed = permitted(address, &self.allow, "`allow` of [http] in the configuration")?;
+        match !allowed && secret && !encrypted {
+            true => Err(format!(
                 "leads to {address} without encryption, and the request holds a secret; write \
                  https:// in the manifest"
             )),
-            None => Ok(()),
+            false => Ok(()),
         }
     }
 }
