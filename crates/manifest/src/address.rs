@@ -163,6 +163,12 @@ pub(crate) fn within(net: Ipv6Net) -> Vec<Ipv4Net> {
     found
 }
 
+/// The IPv4 ranges that an IPv6 range writes some or all bits of. A range that holds a whole form
+/// writes none.
+pub(crate) fn stands_for(net: Ipv6Net) -> impl Iterator<Item = Ipv4Net> {
+    within(net).into_iter().filter(|inner| inner.prefix_len() > 0)
+}
+
 /// Every IPv4 range that is reached by asking for this one.
 fn inner(net: &IpNet) -> Vec<Ipv4Net> {
     match net {

@@ -113,7 +113,7 @@ pub const CODES: &[Code] = &[
     warning("conflicting_keys", "`block_internal` stands against `allow_internal`, and wins"),
     warning("duplicate_allowed", "a value is allowed twice"),
     warning("duplicate_position", "two arguments have one position"),
-    warning("flag_value", "whether an option takes the value after it is a guess"),
+    warning("flag_value", "a value that may begin with `-` behind an option, which may not take it"),
     warning("free_text_decides", "`feeds_decision` on free text"),
     warning("long_timeout", "more than a day"),
     warning("no_effect", "a table or `mode` that means nothing for what runs a call"),

@@ -84,12 +84,19 @@ impl Token {
         !self.terminator && text.starts_with('-') && (text.len() > 1 || self.parts.len() > 1)
     }
 
-    /// The argument whose value it begins with.
-    pub(crate) fn leading_arg(&self) -> Option<usize> {
-        match self.parts.first() {
-            Some(Part::Arg(i)) => Some(*i),
+    /// The arguments whose values it may begin with; `empty` says which may be no text at all.
+    pub(crate) fn leading_args(
+        &self,
+        empty: impl Fn(usize) -> bool,
+    ) -> impl Iterator<Item = usize> {
+        let mut open = true;
+        self.parts.iter().map_while(move |part| match part {
+            Part::Arg(i) if open => {
+                open = empty(*i);
+                Some(*i)
+            }
             _ => None,
-        }
+        })
     }
 
     pub(crate) fn args(&self) -> impl Iterator<Item = usize> {

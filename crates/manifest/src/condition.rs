@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use crate::diagnostic::excerpt;
 use crate::manifest::Manifest;
-use crate::when::{Var, When, WhenError};
+use crate::when::{Var, When, WhenError, ambiguous};
 
 /// A condition on the arguments of a call, in the grammar of a manifest's `when`: comparisons of
 /// an argument with fixed text by `==` and `!=`, `and`, which binds before `or`, and
-/// parentheses.
+/// parentheses. Text that could be read as more than text, `and`, `or`, `not` or the name of an
+/// argument, needs quotes.
 ///
 /// It compares the text that stands in the plan, defaults included; an absent argument is `''`.
 ///
@@ -115,11 +116,15 @@ impl Condition {
     }
 
     /// Whether the condition makes sense for a tool: every argument is declared, and can be what
-    /// it is compared with.
+    /// it is compared with, and no text without quotes is one's name.
     ///
     /// # Errors
     /// The first comparison that does not.
     pub fn check(&self, manifest: &Manifest) -> Result<(), ConditionError> {
+        let declared = |word: &str| manifest.args().any(|arg| arg.name() == word);
+        if let Some(word) = self.when.bare_name(&declared) {
+            return Err(ConditionError::Syntax(ambiguous(word)));
+        }
         self.check_terms(&self.when, manifest)
     }
 
@@ -128,7 +133,7 @@ impl Condition {
             When::All(terms) | When::Any(terms) => {
                 return terms.iter().try_for_each(|term| self.check_terms(term, manifest));
             }
-            When::Is { var: Var::Arg(at), literal, .. } => (*at, literal),
+            When::Is { var: Var::Arg(at), literal, .. } => (*at, &literal.text),
             When::Is { .. } => return Ok(()),
         };
         let argument = self.names.get(at).cloned().unwrap_or_default();
@@ -202,6 +207,21 @@ mod tests {
             ("depth == 05", "`depth` of `push` is never `05`: "),
             ("depth != 10", "`depth` of `push` is never `10`: "),
             ("level == 10", "`level` of `push` is never `10`: it is written `9`"),
+            ("mode == 'branch'", "`mode` of `push` is never `branch`: "),
+            (
+                "branch == mode",
+                "an argument is compared with fixed text; did you mean the text `'mode'`? quote it",
+            ),
+            (
+                "force == true and (branch != main or branch == branch)",
+                "an argument is compared with fixed text; did you mean the text `'branch'`",
+            ),
+            ("branch == 'mode'", ""),
+            (
+                "branch == not",
+                "an argument is compared with fixed text; did you mean the text `'not'`",
+            ),
+            ("branch == 'or'", ""),
             ("branch == ''", "`branch` of `push` is never ``: "),
             ("force == ''", "`force` of `push` is never ``: must be true or false"),
         ] {

@@ -356,13 +356,16 @@ fn pattern(table: &mut Fields<'_>, report: &mut Report) -> Option<Pattern> {
 
 /// Compiles a pattern; says so if it looks as if it were searched for.
 pub(crate) fn compile(source: &At<&str>, whole: bool, report: &mut Report) -> Option<Pattern> {
-    if whole && !(source.value.starts_with('^') && source.value.ends_with('$')) {
-        report
-            .warn("unanchored_pattern", &source.span, "a pattern has to match the whole value")
-            .fix("begin it with `^` and end it with `$`");
-    }
     match Pattern::compile(source.value) {
-        Ok(pattern) => Some(pattern),
+        Ok(pattern) => {
+            if whole && !pattern.anchored {
+                let message = "a pattern has to match the whole value";
+                report
+                    .warn("unanchored_pattern", &source.span, message)
+                    .fix("begin it with `^` and end it with `$`, all of it: `^(a|b)$`");
+            }
+            Some(pattern)
+        }
         Err(error) => {
             let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
             let message = format!("the pattern does not compile: {}", excerpt(reason));

@@ -39,14 +39,17 @@
 //! * An argument gets the value of the call, else its `[command.defaults]`, else its
 //!   `default`. A name in `[command.defaults]` that no argument has is fixed text.
 //! * An element whose value is absent is left out, and with it an option directly before it
-//!   (`-n {count}`). Where that is a guess that matters, `flag_value` warns.
+//!   (`-n {count}`).
 //! * `{_ARG_flags}` stands for the words `[command.mappings.ARG]` has for the argument's
 //!   value, `{_NAME}` for those of `[command.conditionals.NAME]` when it holds. For an argument
 //!   `scan_type`, `{_scan_flags}` is the same, unless there is a mapping of `scan`.
 //! * `end_of_options` goes before the first element that is nothing but values the agent
-//!   wrote, unless that follows an option, or `--` was there before. Values of `enum` and
-//!   `boolean` are the manifest's, not the agent's.
-//! * `when` compares text: `and` binds before `or`, an absent argument is `''`.
+//!   wrote, unless that follows an option, which may take it, or `--` was there before. Values of
+//!   `enum` and `boolean` are the manifest's, not the agent's. What the agent writes and a program
+//!   could read as an option gets nowhere without a warning: `flag_value` behind an option,
+//!   `unprotected_dash` elsewhere.
+//! * `when` compares text: `and` binds before `or`, an absent argument is `''`. A word without
+//!   quotes is text too, but not `and`, `or`, `not` or the name of an argument.
 //!
 //! # Codes
 //!

@@ -13,7 +13,7 @@ use crate::program;
 pub(crate) use crate::program::Program;
 use crate::template::{self, RawPart, RawToken, TemplateError};
 use crate::types::Kind;
-use crate::when::{Var, When, WhenError};
+use crate::when::{Var, When, WhenError, ambiguous};
 
 /// Values that only an executor could fill in.
 const LATER_HOLES: &[&str] = &["_scan_id", "_output_file", "_evidence_dir"];
@@ -297,7 +297,13 @@ impl Reader<'_> {
             Some(i) => Some(Var::Arg(*i)),
             None => names.fixed.get(name).cloned().map(Var::Fixed),
         };
-        match When::parse(text.value, &find) {
+        let parsed = When::parse(text.value, &find).and_then(|when| {
+            match when.bare_name(&|word| find(word).is_some()) {
+                Some(word) => Err(WhenError::Syntax(ambiguous(word))),
+                None => Ok(when),
+            }
+        });
+        match parsed {
             Ok(when) => {
                 when.args(&mut |i| {
                     self.used.insert(i);
@@ -369,9 +375,6 @@ impl Reader<'_> {
             let Item::Token(token) = item else { continue };
             ended |= token.terminator;
             self.dash(token, follows, ended, span);
-            if follows {
-                self.flag_value(token, span);
-            }
         }
         self.command.items = items;
         spans
@@ -480,36 +483,31 @@ impl Reader<'_> {
         follows
     }
 
-    /// A value that may begin with a dash stands where it cannot be read as an option.
+    /// Warns of a value that may begin with a dash and stands where it may be read as an option.
     fn dash(&mut self, token: &Token, follows: bool, ended: bool, span: &Range<usize>) {
-        let arg = token.leading_arg().and_then(|i| self.args.get(i));
+        let leading =
+            token.leading_args(|i| self.args.get(i).is_some_and(|a| a.value.ty.may_be_empty()));
+        let mut leading = leading.filter_map(|i| self.args.get(i));
+        let Some(arg) = leading.find(|arg| arg.value.ty.may_lead_with_dash()) else { return };
+        let name = &arg.value.name;
         let inserted = token.operand && !self.command.end_of_options.is_empty();
-        if let Some(arg) = arg
-            && arg.value.ty.may_lead_with_dash()
-            && !(follows || ended || inserted)
-        {
-            let message =
-                format!("`{}` may begin with `-` and be read as an option", arg.value.name);
-            self.report
-                .warn("unprotected_dash", span, message)
-                .fix("put `--` before it, or write `--option={name}`");
-        }
-    }
-
-    /// Whether the text before it takes a value is a guess; says so where it matters.
-    fn flag_value(&mut self, token: &Token, span: &Range<usize>) {
-        let mut args = token.needs.iter().filter_map(|i| self.args.get(*i));
-        let absent = args.any(|a| a.value.may_be_absent());
-        let dash = token.leading_arg().and_then(|i| self.args.get(i));
-        let dash = dash.is_some_and(|a| a.value.ty.may_lead_with_dash());
-        let message = match (absent, dash) {
-            (false, false) => return,
-            (true, _) => "without this value, the option before it is left out as well",
-            (false, true) => "safe only if the option before it takes a value",
+        let (code, message, fix) = match (follows, ended || inserted) {
+            (_, true) => return,
+            // A program that takes no value here reads options.
+            (true, false) => (
+                "flag_value",
+                format!(
+                    "`{name}` may begin with `-`: safe only if the option before takes a value"
+                ),
+                "write `--option={name}`, or put `--` between them",
+            ),
+            (false, false) => (
+                "unprotected_dash",
+                format!("`{name}` may begin with `-` and be read as an option"),
+                "put `--` before it, or write `--option={name}`",
+            ),
         };
-        self.report
-            .warn("flag_value", span, message)
-            .fix("write `--option={name}`, or a conditional, or put `--` between them");
+        self.report.warn(code, span, message).fix(fix);
     }
 
     /// Options after the place where `--` goes are options no more.

@@ -68,9 +68,8 @@ pub(crate) fn browser(mut table: Fields<'_>, setting: Setting<'_>, report: &mut 
     if let Some(mut table) = table.table("scope", report) {
         for key in ["allowed_domains", "blocked_domains"] {
             let list = table.strings(key, report).map(|list| list.value).unwrap_or_default();
-            for rule in list.iter().filter(|rule| !scope::is_rule(rule.value)) {
-                let message = format!("`{}` is no host, nor `*.` and a host", excerpt(rule.value));
-                report.error("bad_scope_rule", &rule.span, message);
+            for item in &list {
+                scope::rule(item, report);
             }
         }
         table.boolean("allow_external", report);

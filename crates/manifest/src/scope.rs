@@ -1,10 +1,13 @@
 //! Which targets the operator has allowed: `[scope]` of a project, or of one manifest.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
 
-use crate::address::{overlap, within};
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::address::{overlap, stands_for, within};
 use crate::diagnostic::{Diagnostic, Report, excerpt};
 use crate::fields::{At, Fields};
+use crate::types::address::honest;
 use crate::types::host::{Target, embedded, is_name};
 use crate::types::{Refusal, refuse};
 
@@ -18,12 +21,21 @@ pub struct Scope {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Rule {
+pub(crate) enum Rule {
     Net(IpNet),
     /// Lower case.
     Name(String),
     /// What follows `*.`, lower case.
     Below(String),
+}
+
+impl Rule {
+    fn net(&self) -> Option<IpNet> {
+        match self {
+            Self::Net(net) => Some(*net),
+            Self::Name(_) | Self::Below(_) => None,
+        }
+    }
 }
 
 impl Scope {
@@ -60,9 +72,9 @@ impl Scope {
             Target::Net(net) => vec![*net],
             Target::Name(name) => embedded(name).into_iter().map(IpNet::from).collect(),
         };
-        if let Target::Net(IpNet::V6(net)) = target {
-            reached.extend(within(*net).into_iter().map(IpNet::V4));
-        }
+        // And an IPv4 address with every IPv6 one that delivers to it.
+        let inner: Vec<_> = sixes(&reached).flat_map(within).map(IpNet::V4).collect();
+        reached.extend(inner);
         let excluded = |rule: &Rule| match (rule, target) {
             (Rule::Net(rule), _) => reached.iter().any(|net| overlap(rule, net)),
             (Rule::Name(rule), Target::Name(name)) => rule == name,
@@ -87,6 +99,13 @@ impl Scope {
     }
 }
 
+fn sixes(nets: &[IpNet]) -> impl Iterator<Item = Ipv6Net> {
+    nets.iter().filter_map(|net| match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(*net),
+    })
+}
+
 fn below(name: &str, rule: &str) -> bool {
     name.strip_suffix(rule).is_some_and(|head| head.ends_with('.'))
 }
@@ -99,6 +118,10 @@ pub(crate) fn read(mut table: Fields<'_>, report: &mut Report) -> Scope {
     for key in ["exclude", "blocked_targets", "blocked_domains"] {
         scope.excluded.extend(rules(&mut table, key, report));
     }
+    // Who excludes an IPv4 address by an IPv6 one that delivers to it excludes it in every form.
+    let written: Vec<_> = scope.excluded.iter().filter_map(Rule::net).collect();
+    let inner = sixes(&written).flat_map(stands_for).map(|net| Rule::Net(net.into()));
+    scope.excluded.extend(inner.collect::<Vec<_>>());
     table.finish(report);
     scope
 }
@@ -108,33 +131,38 @@ fn rules(table: &mut Fields<'_>, key: &'static str, report: &mut Report) -> Vec<
     list.iter().filter_map(|item| rule(item, report)).collect()
 }
 
-fn rule(item: &At<&str>, report: &mut Report) -> Option<Rule> {
-    let found = parse(item.value);
+/// A host name, an address or range, or `*.` and a name.
+pub(crate) fn rule(item: &At<&str>, report: &mut Report) -> Option<Rule> {
+    let shown = excerpt(item.value);
+    let net =
+        item.value.parse::<IpNet>().or_else(|_| item.value.parse::<IpAddr>().map(IpNet::from));
+    if let Ok(IpNet::V6(six)) = net
+        && !honest(six.network().into())
+    {
+        let message = format!("`{shown}` is IPv4 in the clothes of IPv6, which no value is");
+        let diagnostic = report.error("bad_scope_rule", &item.span, message);
+        if let Some(four) = within(six).first() {
+            let four =
+                if four.prefix_len() == 32 { four.addr().to_string() } else { four.to_string() };
+            diagnostic.fix(format!("write `{four}`"));
+        }
+        return None;
+    }
+    let lower = item.value.to_ascii_lowercase();
+    let below = lower.strip_prefix("*.");
+    let found = match net {
+        Ok(net) => (net.network() == net.addr()).then_some(Rule::Net(net)),
+        Err(_) if !is_name(below.unwrap_or(&lower)) => None,
+        Err(_) => Some(match below {
+            Some(name) => Rule::Below(name.to_owned()),
+            None => Rule::Name(lower),
+        }),
+    };
     if found.is_none() {
         let message = format!(
-            "`{}` is no address, range without host bits, host name or `*.` and a host name",
-            excerpt(item.value)
+            "`{shown}` is no address, range without host bits, host name or `*.` and a host name"
         );
         report.error("bad_scope_rule", &item.span, message);
     }
     found
-}
-
-fn parse(text: &str) -> Option<Rule> {
-    if let Ok(net) = text.parse::<IpNet>() {
-        return (net.network() == net.addr()).then_some(Rule::Net(net));
-    }
-    if let Ok(ip) = text.parse::<std::net::IpAddr>() {
-        return Some(Rule::Net(ip.into()));
-    }
-    let lower = text.to_ascii_lowercase();
-    if let Some(name) = lower.strip_prefix("*.") {
-        return is_name(name).then(|| Rule::Below(name.to_owned()));
-    }
-    is_name(&lower).then_some(Rule::Name(lower))
-}
-
-/// Whether a browser may be told to go by this rule: a host name, an address, or `*.` and a name.
-pub(crate) fn is_rule(text: &str) -> bool {
-    parse(text).is_some()
 }

@@ -5,9 +5,21 @@ use crate::diagnostic::excerpt;
 /// A condition whose variables are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum When {
-    Is { var: Var, literal: String, equal: bool },
+    Is { var: Var, literal: Literal, equal: bool },
     All(Vec<When>),
     Any(Vec<When>),
+}
+
+/// What a variable is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Literal {
+    pub(crate) text: String,
+    pub(crate) quoted: bool,
+}
+
+/// Says of a word without quotes that it could be meant otherwise.
+pub(crate) fn ambiguous(word: &str) -> String {
+    format!("an argument is compared with fixed text; did you mean the text `'{word}'`? quote it")
 }
 
 /// Where a variable's text comes from.
@@ -32,7 +44,7 @@ impl When {
                     Var::Fixed(text) => text.as_str(),
                     Var::Arg(i) => values.get(*i).and_then(Option::as_deref).unwrap_or_default(),
                 };
-                (value == literal) == *equal
+                (value == literal.text) == *equal
             }
             Self::All(terms) => terms.iter().all(|t| t.holds(values)),
             Self::Any(terms) => terms.iter().any(|t| t.holds(values)),
@@ -44,6 +56,16 @@ impl When {
             Self::Is { var: Var::Arg(i), .. } => seen(*i),
             Self::Is { .. } => {}
             Self::All(terms) | Self::Any(terms) => terms.iter().for_each(|t| t.args(seen)),
+        }
+    }
+
+    /// A comparison with a text that is written like a name, and what `named` says is one.
+    pub(crate) fn bare_name(&self, named: &dyn Fn(&str) -> bool) -> Option<&str> {
+        match self {
+            Self::Is { literal, .. } => {
+                Some(literal.text.as_str()).filter(|text| !literal.quoted && named(text))
+            }
+            Self::All(terms) | Self::Any(terms) => terms.iter().find_map(|t| t.bare_name(named)),
         }
     }
 
@@ -108,15 +130,19 @@ impl<'a> Parser<'a> {
             _ => return Err(WhenError::Syntax(format!("`{name}` needs `==` or `!=`"))),
         };
         let literal = self.next();
-        let literal = match literal.as_bytes().first() {
-            Some(b'\'' | b'"') => literal.get(1..literal.len() - 1).unwrap_or_default(),
-            Some(b) if b.is_ascii_alphanumeric() || b"_.-".contains(b) => literal,
+        let (text, quoted) = match literal.as_bytes().first() {
+            Some(b'\'' | b'"') => (literal.get(1..literal.len() - 1).unwrap_or_default(), true),
+            Some(b) if b.is_ascii_alphanumeric() || b"_.-".contains(b) => (literal, false),
             _ => {
                 return Err(WhenError::Syntax(format!("`{name}` is compared with nothing")));
             }
         };
         let var = (self.find)(name).ok_or_else(|| WhenError::Unknown(name.to_owned()))?;
-        Ok(When::Is { var, literal: literal.to_owned(), equal })
+        // Whoever writes one of these means something else than the text.
+        if !quoted && matches!(text, "and" | "or" | "not") {
+            return Err(WhenError::Syntax(ambiguous(text)));
+        }
+        Ok(When::Is { var, literal: Literal { text: text.to_owned(), quoted }, equal })
     }
 
     fn eat(&mut self, word: &str) -> bool {

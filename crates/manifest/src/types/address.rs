@@ -44,7 +44,8 @@ pub(crate) fn parse(text: &str) -> Option<IpAddr> {
     (ip.to_string() == text && honest(ip)).then_some(ip)
 }
 
-fn honest(ip: IpAddr) -> bool {
+/// No IPv4 address in the clothes of IPv6.
+pub(crate) fn honest(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(_) => true,
         IpAddr::V6(v6) => {

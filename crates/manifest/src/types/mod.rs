@@ -13,7 +13,7 @@ pub(crate) mod url;
 use std::sync::OnceLock;
 
 use regex::Regex;
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::excerpt;
@@ -116,6 +116,10 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     pub(crate) source: String,
+    /// Every match begins and ends with the value, by what the source says.
+    pub(crate) anchored: bool,
+    /// What has to match: the source, and nothing around it.
+    whole_source: String,
     /// Compiled when it is first needed: most tools of a folder are never called.
     whole: OnceLock<Option<Regex>>,
 }
@@ -125,19 +129,27 @@ impl Pattern {
         // INVARIANT: the source alone parses, so its groups balance and it cannot close ours.
         let parse =
             |text: &str| regex_syntax::Parser::new().parse(text).map_err(|error| error.to_string());
-        parse(source)?;
-        let size = size(&parse(&whole(source))?);
+        let alone = parse(source)?;
+        let anchored = alone.properties().look_set_prefix().contains(Look::Start)
+            && alone.properties().look_set_suffix().contains(Look::End);
+        let mut whole_source = format!(r"\A(?:{source})\z");
+        // With `(?x)`, a comment at the end lasts as long as its line.
+        let whole = parse(&whole_source).or_else(|_| {
+            whole_source = format!("\\A(?:{source}\n)\\z");
+            parse(&whole_source)
+        })?;
+        let size = size(&whole);
         if size > MAX_PATTERN {
             return Err(format!("it needs about {size} bytes; at most {MAX_PATTERN}"));
         }
-        let pattern = Self { source: source.to_owned(), whole: OnceLock::new() };
-        Ok(pattern)
+        let source = source.to_owned();
+        Ok(Self { source, anchored, whole_source, whole: OnceLock::new() })
     }
 
     fn matches(&self, text: &str) -> bool {
         // One that is larger than was thought matches nothing.
         let compile = || {
-            let mut builder = regex::RegexBuilder::new(&whole(&self.source));
+            let mut builder = regex::RegexBuilder::new(&self.whole_source);
             builder.size_limit(4 * MAX_PATTERN).build().ok()
         };
         let regex = self.whole.get_or_init(compile);
@@ -163,10 +175,6 @@ fn size(hir: &Hir) -> usize {
         HirKind::Capture(capture) => size(&capture.sub).saturating_add(2 * STATE),
         HirKind::Concat(parts) | HirKind::Alternation(parts) => sum(parts),
     }
-}
-
-fn whole(source: &str) -> String {
-    format!(r"\A(?:{source})\z")
 }
 
 impl ArgType {
@@ -341,6 +349,14 @@ impl ArgType {
         }
     }
 
+    pub(crate) fn may_be_empty(&self) -> bool {
+        match &self.kind {
+            Kind::Literal => true,
+            Kind::Enum(allowed) => allowed.iter().any(String::is_empty),
+            _ => false,
+        }
+    }
+
     /// Whether the manifest lists every value, so that the agent only chooses among them.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.kind, Kind::Enum(_) | Kind::Boolean)
@@ -372,9 +388,7 @@ impl ArgType {
             && !pattern.source.split('\\').skip(1).any(|s| s.starts_with(char::is_alphanumeric))
         {
             let source = &pattern.source;
-            let anchored =
-                source.starts_with('^') && source.ends_with('$') && !source.contains('|');
-            let whole = if anchored { source.clone() } else { format!("^(?:{source})$") };
+            let whole = if pattern.anchored { source.clone() } else { format!("^(?:{source})$") };
             schema.insert("pattern".to_owned(), whole.into());
         }
         schema
@@ -408,6 +422,25 @@ mod tests {
         for source in [r"\p{L}{1,1000}", "((a{1000}){1000}){1000}", r"(\w{100}){100}"] {
             let why = Pattern::compile(source).unwrap_err();
             assert!(why.contains(&MAX_PATTERN.to_string()), "{source}: {why}");
+        }
+        for (source, anchored, matches) in [
+            ("^a$", true, true),
+            ("(?i)^A$", true, true),
+            ("(^a$)", true, true),
+            (r"\Aa\z", true, true),
+            ("^(a|b)$", true, true),
+            ("^a$|^b$", true, true),
+            ("^a|b$", false, true),
+            (r"^a\$", false, false),
+            ("(?m)^a$", false, true),
+            ("^?a$", false, true),
+            ("(?x) ^ a $ # or b", true, true),
+            ("(?x)a # it is a)", false, true),
+            ("a#", false, false),
+        ] {
+            let pattern = Pattern::compile(source).unwrap_or_else(|why| panic!("{source}: {why}"));
+            assert_eq!((pattern.anchored, pattern.matches("a")), (anchored, matches), "{source}");
+            assert!(!pattern.matches("a\n") && !pattern.matches("a)"), "{source}");
         }
         // Nothing is compiled before it is needed.
         let pattern = Pattern::compile(r"^\p{L}{1,50}$").unwrap();
