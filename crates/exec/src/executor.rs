@@ -93,8 +93,10 @@ impl SupervisorCommand {
 /// - A dropped future kills in the background as long as the runtime lives, and by the closed
 ///   socket when it does not. So does the death of the gateway.
 /// - Memory per run stays below twice the kept output plus 256 KiB, and the input of a hook.
-/// - `RunLimits::nproc` counts all processes of the user, and does not bind root. A tool starts
-///   even when that many run; its first fork fails.
+/// - `RunLimits::nproc` counts all processes and threads of the user. A tool starts even when that
+///   many run; its first fork fails. The kernel binds neither root nor who may raise limits: there
+///   the tool's own processes and threads are counted every 20 ms, and when they are more, it is
+///   ended as by SIGKILL, which its standard error says.
 /// - `CommandPlan::paths` are checked before the start, and opened again by the tool. Whoever
 ///   can write beneath the root meanwhile can put a symlink in between.
 /// - `RunLimits::filesystem` confines whatever is started, or nothing is.
@@ -194,6 +196,7 @@ impl Run {
         let output = async { tokio::join!(stdout.read(pipe_out), stderr.read(pipe_err)) };
         tokio::pin!(ended);
         let (mut answered, timed_out);
+        let mut clean = true;
         {
             tokio::pin!(output);
             let mut drained = false;
@@ -217,7 +220,7 @@ impl Run {
             }
             if answered.as_deref().and_then(|text| supervise::parse(text).1).is_none() {
                 // Nobody cleaned up.
-                kill_stuck(&mut child).await;
+                clean = kill_stuck(&mut child).await;
             }
             // Nothing of ours holds the pipes any more, and a stranger to whom they were handed
             // cannot keep us waiting.
@@ -232,6 +235,9 @@ impl Run {
             Err(_) => "still ending".to_owned(),
         };
         let status = match ending {
+            _ if !clean => ExecutionStatus::Unknown(
+                "not all that it started could be killed within a second".to_owned(),
+            ),
             Some(Ending::Exited(code)) => ExecutionStatus::Exited(code),
             Some(Ending::Signalled(signal)) => ExecutionStatus::Signalled(signal),
             Some(Ending::NotStarted(reason)) => ExecutionStatus::NotStarted(reason),
@@ -299,21 +305,28 @@ fn checked(config: &ProcessConfig, plan: &CommandPlan) -> Result<PathBuf, String
     check::program(name, &config.root, &config.path)
 }
 
-/// Kills everything below a supervisor that does not, and then the supervisor.
-pub(crate) async fn kill_stuck(child: &mut Child) {
+/// Kills everything below a supervisor that does not, and then the supervisor. Returns whether
+/// nothing is left of it.
+pub(crate) async fn kill_stuck(child: &mut Child) -> bool {
     let Some(root) = child.id().and_then(|pid| i32::try_from(pid).ok()) else {
-        return;
+        return true;
     };
     let killed = tokio::task::spawn_blocking(move || {
         let stop = Instant::now() + Duration::from_secs(1);
-        while tree::kill_below(root) > 0 && Instant::now() < stop {
-            thread::sleep(Duration::from_micros(100));
+        loop {
+            match tree::kill_below(root) {
+                0 => return true,
+                _ if Instant::now() >= stop => return false,
+                _ => thread::sleep(Duration::from_micros(100)),
+            }
         }
     });
-    if let Err(error) = killed.await {
-        tracing::error!(%error, "a run may have left processes");
+    let clean = killed.await.unwrap_or(false);
+    if !clean {
+        tracing::error!("a run may have left processes");
     }
     child.start_kill().ok();
+    clean
 }
 
 /// A stream: its head, its hash and its length.

@@ -39,8 +39,10 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getppid, getrlimit,
-    pidfd_open, set_child_subreaper, set_parent_process_death_signal, setrlimit, setsid, wait,
+    getuid, pidfd_open, set_child_subreaper, set_parent_process_death_signal, setpriority_process,
+    setrlimit, setsid, wait,
 };
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::{confine, tree};
 
@@ -165,11 +167,25 @@ fn limits_apply(arg: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// How often processes are counted where the kernel does not bind them.
+const COUNT: Duration = Duration::from_millis(20);
+
+/// How many processes and threads the tool may have, where that is for the supervisor to see to:
+/// the kernel binds neither root nor who may raise limits.
+fn most_tasks(limits: &OsStr) -> Option<usize> {
+    let at = RESOURCES.iter().position(|resource| *resource == Resource::Nproc)?;
+    let most: usize = limits.to_str()?.split(',').nth(at)?.parse().ok()?;
+    let above = CapabilitySet::SYS_RESOURCE | CapabilitySet::SYS_ADMIN;
+    let may_exceed = || capabilities(None).map_or(true, |sets| sets.effective.intersects(above));
+    (getuid().is_root() || may_exceed()).then_some(most.max(1))
+}
+
 fn run(mut socket: UnixStream, args: &[OsString]) -> ExitCode {
     let ending = match start(&mut socket, args) {
         Err(reason) => Ending::NotStarted(reason),
         Ok((tool, mut report)) => {
-            let ending = watch(&socket, tool);
+            let most = args.get(1).and_then(|limits| most_tasks(limits));
+            let ending = watch(&socket, tool, most);
             kill_everything();
             // Only a launcher that failed to become the tool has something to report, and it
             // wrote before it ended.
@@ -215,6 +231,8 @@ fn start(socket: &mut UnixStream, args: &[OsString]) -> Result<(Pid, UnixStream)
         .process_group(0)
         .spawn()
         .map_err(context("no process"))?;
+    // What it may have to end cannot keep it from the processor then. Only root may ask for that.
+    setpriority_process(None, -20).ok();
     let pid = i32::try_from(launcher.id()).ok().and_then(Pid::from_raw);
     Ok((pid.ok_or("no process id")?, report))
 }
@@ -270,14 +288,18 @@ fn pipe_receive(socket: &UnixStream) -> Result<File, String> {
     Ok(File::from(fd))
 }
 
-/// Returns when the tool's main process has ended or the socket has closed.
-fn watch(socket: &UnixStream, tool: Pid) -> Ending {
+/// Returns when the tool's main process has ended, the socket has closed, or there are more than
+/// `most` processes and threads; those are gone then.
+fn watch(socket: &UnixStream, tool: Pid, most: Option<usize>) -> Ending {
     let handle = match pidfd_open(tool, PidfdFlags::empty()) {
         Ok(handle) => handle,
         Err(error) => return Ending::Lost(format!("no handle of the process: {error}")),
     };
     // Now and then it also buries what the tool orphaned.
-    let tick = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let tick = most.map_or(Duration::from_secs(1), |_| COUNT);
+    let Ok(tick) = Timespec::try_from(tick) else {
+        return Ending::Lost("there is no time".to_owned());
+    };
     loop {
         let mut polled = [PollFd::new(socket, PollFlags::IN), PollFd::new(&handle, PollFlags::IN)];
         match poll(&mut polled, Some(&tick)) {
@@ -292,6 +314,15 @@ fn watch(socket: &UnixStream, tool: Pid) -> Ending {
         }
         if closed {
             return Ending::Killed;
+        }
+        if let Some(most) = most
+            && tree::tasks_below(getpid().as_raw_pid()) > most
+        {
+            kill_everything();
+            // The tool's standard error is its supervisor's.
+            let note = format!("ended: it had more than {most} processes and threads (nproc)\n");
+            io::stderr().write_all(note.as_bytes()).ok();
+            return Ending::Signalled(Signal::KILL.as_raw());
         }
     }
 }

@@ -18,6 +18,11 @@ use tempfile::TempDir;
 /// Forks for ever: what cannot fork dies, and makes room for others that do.
 const STORM: &str = "f() { f & f; }; f 2>/dev/null & exec sleep 61";
 
+/// As [`STORM`], for a user whom no limit binds. It ends by itself at 255 shells, so that a broken
+/// promise does not take the machine with it.
+const UNBOUND: &str =
+    "f() { if [ $1 -gt 0 ]; then f $(($1-1)) & f $(($1-1)) & fi; exec sleep 61; }; f 7";
+
 /// Far longer than anything here takes, on any machine.
 const LONG: Duration = Duration::from_secs(300);
 
@@ -305,6 +310,25 @@ async fn a_fork_storm_ends_at_its_limit_and_leaves_nothing() {
     bench.nothing_left();
 }
 
+/// Root is not bound by the kernel, and anybody else is.
+#[tokio::test]
+async fn a_fork_storm_of_root_ends_when_it_is_seen_to_have_more_than_its_limit() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let limits = RunLimits { nproc: Some(40), ..long() };
+    let done = bench.sh(UNBOUND, limits).await;
+    assert_eq!(done.status, ExecutionStatus::Signalled(9), "{done:?}");
+    let said = text(&done.stderr);
+    assert!(said.ends_with("ended: it had more than 40 processes and threads (nproc)\n"), "{said}");
+    bench.nothing_left();
+
+    let few = "i=0; while [ $i -lt 20 ]; do sleep 0.3 & i=$((i+1)); done; wait; echo done";
+    let done = bench.sh(few, RunLimits { nproc: Some(40), ..long() }).await;
+    assert_eq!((&done.status, text(&done.stdout)), (&ExecutionStatus::Exited(0), "done\n"));
+}
+
 /// A shell whose child is killed a moment earlier than itself would go on with the next command.
 #[tokio::test]
 async fn nothing_goes_on_behind_the_deadline() {
@@ -338,6 +362,7 @@ async fn everything_is_dead_within_250_ms_of_the_deadline() {
         "kill -STOP $$",
         "i=0; while [ $i -lt 40 ]; do sleep 61 & i=$((i+1)); done; wait",
         STORM,
+        UNBOUND,
     ] {
         let mut late = Duration::MAX;
         for _ in 0..8 {
