@@ -62,6 +62,12 @@ const MARKERS: &[&str] = &[
     "without telling|informing the user",
 ];
 
+/// What reads like a marker and is none: a word that is spoken of, not played.
+const HARMLESS: &[&str] = &[
+    "roleplay|roleplaying as ~ THING $|of|in|for|is|was|request|requests",
+    "role play|playing as ~ THING $|of|in|for|is|was|request|requests",
+];
+
 const LISTS: &[(&str, &[&str])] = &[
     ("IGNORE", &["ignore", "disregard", "forget", "neglect"]),
     ("OVERRIDE", &["override", "bypass", "overrule", "circumvent", "violate", "discard", "skip"]),
@@ -150,6 +156,23 @@ const LISTS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "THING",
+        &[
+            "category",
+            "concept",
+            "exercise",
+            "feature",
+            "features",
+            "genre",
+            "hobby",
+            "method",
+            "option",
+            "technique",
+            "theme",
+            "topic",
+        ],
+    ),
+    (
         "PERSONA",
         &[
             "ai",
@@ -235,6 +258,9 @@ const SPEAKERS: &[&str] = &[
     "updated instructions:",
 ];
 
+/// With these, `human:` is half of a word and nobody who speaks.
+const HUMAN: &[&str] = &["capital", "error", "errors", "factors", "resources", "rights"];
+
 pub(crate) fn check(rule: TextRule, text: &str) -> Result<(), Refusal> {
     visible(text, true)?;
     rule.lead(text)?;
@@ -243,7 +269,11 @@ pub(crate) fn check(rule: TextRule, text: &str) -> Result<(), Refusal> {
     }
     let words = words(&folded(text));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let marked = |at: &usize| MARKERS.iter().any(|marker| begins(after(&words, *at), marker));
+    let marked = |at: &usize| {
+        let at = after(&words, *at);
+        let any = |markers: &[&str]| markers.iter().any(|marker| begins(at, marker));
+        any(MARKERS) && !any(HARMLESS)
+    };
     if let Some(at) = (0..words.len()).find(marked) {
         let shown: Vec<_> = after(&words, at).iter().take(4).copied().collect();
         let shown = crate::diagnostic::excerpt(&shown.join(" "));
@@ -259,8 +289,13 @@ pub(crate) fn check(rule: TextRule, text: &str) -> Result<(), Refusal> {
     }
     let lower = text.to_lowercase();
     let poses = |speaker: &&str| {
-        lower.starts_with(*speaker)
-            || [". ", "! ", "? ", "; "].iter().any(|end| lower.contains(&format!("{end}{speaker}")))
+        lower.split(*speaker).collect::<Vec<_>>().windows(2).enumerate().any(|(nth, around)| {
+            let [before, after] = around else { return false };
+            let begins = (nth == 0 && before.is_empty())
+                || [". ", "! ", "? ", "; "].iter().any(|end| before.ends_with(end));
+            let next = after.split(|c: char| !c.is_alphanumeric()).find(|word| !word.is_empty());
+            begins && !(*speaker == "human:" && next.is_some_and(|next| HUMAN.contains(&next)))
+        })
     };
     if let Some(speaker) = SPEAKERS.iter().find(|s| poses(s)) {
         return refuse("injection_marker", format!("poses as another speaker: `{speaker}`"));
