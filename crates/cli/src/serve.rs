@@ -264,7 +264,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let agent = stdio.then(|| config.stdio.agent.clone());
     let fits = |set: &ManifestSet| approvals::build(loaded, set, &known).map(drop);
     let reloading =
-        Reload { kernel: running, catalog: catalog.clone(), config, fits: &fits, seen, digest };
+        Reload { kernel: running, catalog: catalog.clone(), loaded, fits: &fits, seen, digest };
     let every = Duration::from_secs(config.tools.watch_seconds);
     let served = tokio::select! {
         served = server.run(agent, stop) => served,

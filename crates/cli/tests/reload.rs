@@ -5,10 +5,9 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{World, finish, wait_for};
+use common::{World, finish, put, wait_for};
 use serde_json::{Value, json};
 
 const REPLACED: &str = "manifests_replaced";
@@ -48,24 +47,6 @@ fn said(world: &World) -> Option<String> {
     Some(answer["envelope"]["results"]["text"].as_str()?.to_owned())
 }
 
-/// What the journal says of reloads, of those with this status.
-fn notes(world: &World, status: &str) -> Vec<String> {
-    let text = world.text(&["journal", "tail", "-n", "100000", "--json"]);
-    let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let noted = records.filter_map(|record| {
-        let found = record.to_string();
-        found.contains(status).then_some(found)
-    });
-    noted.collect()
-}
-
-/// Replaces the file in one step, as a careful program does.
-fn put(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    std::fs::write(&new, text).unwrap();
-    std::fs::rename(new, path).unwrap();
-}
-
 #[test]
 fn a_signal_reloads_the_whole_set_or_nothing_and_calls_keep_theirs() {
     let world = World::with_tools(&[("says.clad.toml", &says("one")), ("waits.clad.toml", WAITS)]);
@@ -79,11 +60,11 @@ fn a_signal_reloads_the_whole_set_or_nothing_and_calls_keep_theirs() {
     put(&says_file, &says("two"));
     put(&waits_file, &WAITS.replace("version", "vers"));
     gateway.signal("-HUP");
-    let refused = || notes(&world, REFUSED).pop();
+    let refused = || world.reloads(REFUSED).pop();
     let why = wait_for("the refusal", refused);
     assert!(why.contains("waits.clad.toml:2:1: error[missing_key]"), "{why}");
     assert_eq!(said(&world).as_deref(), Some("one"));
-    assert!(notes(&world, REPLACED).is_empty());
+    assert!(world.reloads(REPLACED).is_empty());
 
     let new = world.tools.join("other.clad.toml");
     put(&waits_file, WAITS);
@@ -111,11 +92,17 @@ fn a_signal_reloads_the_whole_set_or_nothing_and_calls_keep_theirs() {
     let after = world.json(&["call", "waits"]);
     assert_eq!(after["envelope"]["results"]["text"], "second\n");
 
-    let noted = notes(&world, REPLACED);
+    let noted = world.reloads(REPLACED);
     assert_eq!(noted.len(), 2, "{noted:?}");
     assert!(noted[0].contains("new: other"), "{noted:?}");
     assert!(noted[1].contains("changed: says, waits; gone: other"), "{noted:?}");
-    assert!(noted[1].matches("sha256:").count() >= 2, "{noted:?}");
+    // Each names the set before and the one after it, so the chain of sets is in the journal.
+    let digests = |noted: &str| {
+        let (before, after) = noted.split_once(" to sha256:").unwrap();
+        (before[before.len() - 64..].to_owned(), after[..64].to_owned())
+    };
+    let (one, two) = (digests(&noted[0]), digests(&noted[1]));
+    assert!(one.0 != one.1 && one.1 == two.0 && two.0 != two.1, "{noted:?}");
     let (code, stderr) = gateway.stop();
     assert_eq!(code, Some(0));
     assert!(stderr.contains("not reloaded, the "), "{stderr}");
@@ -141,12 +128,12 @@ fn pipes_and_broken_scopes_neither_hang_the_gateway_nor_let_a_call_through() {
     let refused = call().to_string();
     assert!(refused.contains("it is broken: "), "{refused}");
     gateway.signal("-HUP");
-    let why = wait_for("the refusal", || notes(&world, REFUSED).pop());
+    let why = wait_for("the refusal", || world.reloads(REFUSED).pop());
     assert!(why.contains("no regular file") && why.contains("2 problems"), "{why}");
     std::fs::remove_file(&fifo).unwrap();
     put(&world.tools.join("scope.toml"), &broken.replace("exclud ", "exclude "));
     gateway.signal("-HUP");
-    wait_for("the reload", || notes(&world, REPLACED).pop());
+    wait_for("the reload", || world.reloads(REPLACED).pop());
     assert_eq!(call()["envelope"]["results"]["text"], "10.1.2.3");
     let (code, stderr) = gateway.stop();
     assert_eq!(code, Some(0), "{stderr}");
@@ -160,7 +147,7 @@ fn changed_files_are_noticed_without_a_signal() {
     assert_eq!(said(&world).as_deref(), Some("one"));
     put(&world.tools.join("says.clad.toml"), &says("two"));
     wait_for("the changed tool", || (said(&world)? == "two").then_some(()));
-    assert_eq!(notes(&world, REPLACED).len(), 1);
+    assert_eq!(world.reloads(REPLACED).len(), 1);
 }
 
 #[test]
@@ -178,7 +165,7 @@ fn an_approval_for_a_tool_that_changed_meanwhile_releases_nothing_and_says_so() 
     let hold = world.held("says");
     put(&world.tools.join("says.clad.toml"), &held("two"));
     gateway.signal("-HUP");
-    wait_for("the reload", || notes(&world, REPLACED).pop());
+    wait_for("the reload", || world.reloads(REPLACED).pop());
     world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
     let answer = finish(call);
     let denied = &answer["envelope"]["results"]["denied"];

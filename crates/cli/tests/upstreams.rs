@@ -6,11 +6,12 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::process::Child;
 
 use serde_json::{Value, json};
 
 use crate::common::mcp::Session;
-use crate::common::{World, finish, repository, wait_for};
+use crate::common::{World, finish, put, repository, wait_for};
 
 /// A world whose configuration has the server `up`, with these tools and these keys.
 struct Behind {
@@ -55,6 +56,19 @@ impl Behind {
         Self { world, folder }
     }
 
+    /// The same beside a manifest of a tool `typed`.
+    fn beside(manifest: &str, tools: &[&str], keys: &str) -> Self {
+        let world = World::with_tools(&[("typed.clad.toml", manifest)]);
+        let (folder, table) = server(&world, "up", tools, keys);
+        world.configure(&format!("{table}\n[tools]\nwatch_seconds = 0\n"));
+        Self { world, folder }
+    }
+
+    /// Where that manifest is.
+    fn typed(&self) -> PathBuf {
+        self.world.tools.join("typed.clad.toml")
+    }
+
     fn describe(&self, tools: &[Value]) {
         describe(&self.folder, tools);
     }
@@ -80,6 +94,12 @@ impl Behind {
 fn lines(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
+}
+
+/// What the server says, and not the gateway of a call that takes its time.
+fn is_progress_of_the_server(message: &Value) -> bool {
+    let said = message["params"]["message"].as_str().unwrap_or_default();
+    message["method"] == "notifications/progress" && said.starts_with("with ")
 }
 
 fn said(envelope: &Value) -> &str {
@@ -258,7 +278,7 @@ fn a_secret_reaches_the_server_and_comes_back_by_its_name_only() {
     }});
     let mut progress = Value::Null;
     session.post_and(&step, |message| {
-        if message["method"] == "notifications/progress" {
+        if is_progress_of_the_server(message) {
             progress = message.clone();
             std::fs::write(behind.folder.join("go"), "").unwrap();
         }
@@ -331,7 +351,7 @@ fn progress_comes_and_a_call_that_is_called_off_is_cancelled_at_the_server() {
     };
     let mut steps = Vec::new();
     session.post_and(&call(3, "up_step", json!({"progressToken": "mine"})), |message| {
-        if message["method"] == "notifications/progress" {
+        if is_progress_of_the_server(message) {
             assert_eq!(message["params"]["progressToken"], "mine", "{message}");
             steps.push(message["params"]["progress"].as_f64().unwrap());
             // The server answers when all of it has arrived.
@@ -386,5 +406,120 @@ fn an_approval_for_a_definition_that_changed_meanwhile_releases_nothing() {
     assert_ne!(again["id"], hold["id"]);
     world.text(&["approvals", "approve", again["id"].as_str().unwrap()]);
     assert_eq!(finish(call)["envelope"]["status"], "success");
+    assert_eq!(behind.calls("write"), 1);
+}
+
+/// A manifest whose calls go to this tool of `up`.
+fn typed(tool: &str, description: &str, held: bool) -> String {
+    format!(
+        "[tool]\nname = \"typed\"\nversion = \"1.0.0\"\ndescription = \"{description}\"\n\
+         risk_tier = \"low\"\nhuman_approval = {held}\n\n[args.n]\ntype = \"integer\"\n\n\
+         [mcp]\nserver = \"up\"\ntool = \"{tool}\"\n\n\
+         [output]\nformat = \"json\"\n\n[output.schema]\ntype = \"object\"\n"
+    )
+}
+
+#[test]
+fn a_reload_leaves_upstreams_and_the_calls_on_them_as_they_are() {
+    let first = typed("wait", "First.", false);
+    let behind = Behind::beside(&first, &["wait", "echo"], "risk = \"low\"");
+    let world = &behind.world;
+    let gateway = world.start();
+    let started = lines(&behind.folder.join("starts"));
+    // Under way: one call by the manifest, one by what the server itself says.
+    let under_way = [
+        world.spawn_call("typed", &json!({"n": 1})),
+        world.spawn_call("up_wait", &json!({"n": 2})),
+    ];
+    wait_for("the calls", || (behind.calls("wait") == 2).then_some(()));
+
+    // The manifest becomes another, and so does the configuration of the server.
+    put(&behind.typed(), &typed("echo", "Second.", false));
+    let configuration = world.dir.path().join("countersign.toml");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    put(&configuration, &text.replace("risk = \"low\"", "risk = \"critical\""));
+    gateway.signal("-HUP");
+    wait_for("the reload", || world.reloads("manifests_replaced").pop());
+    let both_work = |n: u64| {
+        for tool in ["typed", "up_echo"] {
+            let answer = behind.call(tool, &json!({"n": n}));
+            assert_eq!(answer["status"], "success", "{tool}: {answer}");
+        }
+    };
+    both_work(3);
+    assert_eq!(behind.calls("echo"), 2);
+
+    // A set that is broken changes nothing.
+    put(&behind.typed(), "[tool]\n");
+    gateway.signal("-HUP");
+    let why = wait_for("the refusal", || world.reloads("manifests_refused").pop());
+    assert!(why.contains("typed.clad.toml:1:1: error["), "{why}");
+    both_work(4);
+    assert_eq!(behind.calls("echo"), 4);
+    assert_eq!(world.reloads("manifests_replaced").len(), 1);
+
+    // What was under way ends as it began, in the one process there has been.
+    std::fs::write(behind.folder.join("go"), "").unwrap();
+    for (call, said) in under_way.into_iter().zip(["\\\"n\\\": 1", "\\\"n\\\": 2"]) {
+        let answer = finish(call);
+        assert_eq!(answer["envelope"]["status"], "success", "{answer}");
+        assert!(answer["envelope"]["results"].to_string().contains(said), "{answer}");
+    }
+    assert_eq!(behind.calls("wait"), 2);
+    assert_eq!((started.len(), lines(&behind.folder.join("starts"))), (1, started.clone()));
+    assert!(Path::new(&format!("/proc/{}", started[0])).exists());
+    let (code, log) = gateway.stop();
+    assert_eq!(code, Some(0), "{log}");
+    for part in [
+        "countersign.toml has changed in [[upstream]] `up`; what the gateway was started with",
+        "manifests: not reloaded, the ",
+        "typed.clad.toml:1:1: error[",
+    ] {
+        assert!(log.contains(part), "{part} is missing from {log}");
+    }
+    let (whole, report) = world.verify();
+    assert!(whole, "{report}");
+}
+
+#[test]
+fn an_approval_of_a_typed_call_is_for_one_manifest_and_one_definition() {
+    let first = typed("write", "Writes.", true);
+    let behind = Behind::beside(&first, &["write", "announce"], "risk = \"low\"");
+    let world = &behind.world;
+    let gateway = world.start();
+    let approve = |hold: &Value| {
+        world.text(&["approvals", "approve", hold["id"].as_str().unwrap()]);
+    };
+    let is_stale = |call: Child, hold: &Value| {
+        approve(hold);
+        let answer = finish(call);
+        assert_eq!(answer["envelope"]["results"]["denied"]["code"], "approval.stale", "{answer}");
+        assert_eq!(behind.calls("write"), 0);
+    };
+
+    // The manifest becomes another.
+    let call = world.spawn_call("typed", &json!({"n": 1}));
+    let hold = world.held("typed");
+    put(&behind.typed(), &typed("write", "Writes more.", true));
+    gateway.signal("-HUP");
+    wait_for("the reload", || world.reloads("manifests_replaced").pop());
+    is_stale(call, &hold);
+
+    // The manifest stays, and what it calls becomes another.
+    let call = world.spawn_call("typed", &json!({"n": 1}));
+    let hold = world.held("typed");
+    behind.describe(&[tool("write", "Does it twice."), tool("announce", "Does it.")]);
+    assert_eq!(behind.call("up_announce", &json!({}))["status"], "success");
+    approve(&world.held("_accept_upstream_tool"));
+    wait_for("the definition to be in force", || {
+        (behind.outcomes() == ["completed", "completed"]).then_some(())
+    });
+    is_stale(call, &hold);
+
+    // Asked anew, it is made.
+    let call = world.spawn_call("typed", &json!({"n": 1}));
+    approve(&world.held("typed"));
+    let answer = finish(call);
+    assert_eq!(answer["envelope"]["status"], "success", "{answer}");
     assert_eq!(behind.calls("write"), 1);
 }

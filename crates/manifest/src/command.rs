@@ -2,7 +2,7 @@
 
 use crate::when::When;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Command {
     pub(crate) items: Vec<Item>,
     pub(crate) mappings: Vec<Mapping>,
@@ -21,13 +21,13 @@ impl Command {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Conditional {
     pub(crate) when: When,
     pub(crate) tokens: Vec<Token>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Item {
     Token(Token),
     /// The tokens that belong to the value of the mapping's argument.
@@ -36,14 +36,14 @@ pub(crate) enum Item {
     Conditional(usize),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mapping {
     pub(crate) arg: usize,
     pub(crate) values: Vec<(String, Vec<Token>)>,
 }
 
 /// One argv element.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Token {
     pub(crate) parts: Vec<Part>,
     /// Left out unless all of these have a value.
@@ -54,7 +54,7 @@ pub(crate) struct Token {
     pub(crate) terminator: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Part {
     Text(String),
     Arg(usize),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::manifest::Arg;
 use crate::types::Refusal;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Http {
     pub(crate) method: &'static str,
     /// Scheme, host and port, canonical, without a slash at the end.
@@ -28,13 +28,13 @@ pub(crate) enum Part {
 }
 
 /// `key=value`, or a key alone. Left out unless everything in it has a value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pair {
     pub(crate) key: Vec<Part>,
     pub(crate) value: Option<Vec<Part>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Body {
     Json(Node),
     Form(Vec<Pair>),
@@ -42,7 +42,7 @@ pub(crate) enum Body {
 }
 
 /// A JSON document with holes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Node {
     Fixed(Value),
     /// A string.

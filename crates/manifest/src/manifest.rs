@@ -49,7 +49,7 @@ impl RiskTier {
 }
 
 /// One declared argument.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Arg {
     pub(crate) name: String,
     pub(crate) ty: ArgType,
@@ -60,7 +60,7 @@ pub struct Arg {
 }
 
 /// A default as written, and the text it resolves to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct DefaultValue {
     pub(crate) value: Value,
     pub(crate) text: String,
@@ -122,7 +122,7 @@ impl Arg {
 }
 
 /// One tool. It exists only if its text has no error, so nothing in it needs checking again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Manifest {
     pub(crate) name: String,
     pub(crate) version: String,
@@ -144,7 +144,7 @@ pub struct Manifest {
 }
 
 /// What a call of the tool does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Backend {
     Command(Command),
     Executor(String),
@@ -157,7 +157,7 @@ pub(crate) enum Backend {
     Callback,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mcp {
     pub(crate) server: String,
     pub(crate) tool: String,
@@ -376,7 +376,8 @@ impl Manifest {
     }
 
     /// `sha256:` and the hex digest of the manifest's text, comments included, together with the
-    /// project's types and scope where there are such.
+    /// project's types and scope where there are such, and with the definition that
+    /// [`Manifest::with_definition`] was given.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest

@@ -6,19 +6,19 @@ use crate::command::Command;
 use crate::manifest::{Arg, RiskTier, schema_of};
 use crate::types::Pattern;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) startup: Command,
     pub(crate) commands: Vec<SubCommand>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Browser {
     pub(crate) commands: Vec<SubCommand>,
 }
 
 /// One thing a session or browser can be told, a tool of its own for the agent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SubCommand {
     pub(crate) name: String,
     pub(crate) description: String,

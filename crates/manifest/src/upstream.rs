@@ -50,7 +50,7 @@ pub struct UpstreamRules {
 }
 
 /// A definition, and what is made of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Upstream {
     server: String,
     tool: String,
@@ -193,6 +193,15 @@ impl Manifest {
             output: Output { format: OutputFormat::Json, ..Output::default() },
             own: false,
         })
+    }
+
+    /// The manifest for as long as the tool of an upstream server that its `[mcp]` calls has the
+    /// definition of this digest. Its own digest is another for each definition: what was approved
+    /// under one is not approved under the next.
+    #[must_use]
+    pub fn with_definition(&self, definition: &Digest) -> Self {
+        let digest = Digest::of(format!("{}\n{definition}\n", self.digest)).to_string();
+        Self { digest, ..self.clone() }
     }
 
     /// The definition of the tool as its upstream server gave it, with the name and the schema

@@ -127,7 +127,7 @@ impl Catalog {
         let mut set = manifests.clone();
         for manifest in now.iter().filter(|m| m.upstream_definition().is_some()) {
             // What a manifest describes comes first.
-            let _ = set.add(std::sync::Arc::clone(manifest));
+            let _ = set.add(Arc::clone(manifest));
         }
         set
     }
@@ -236,7 +236,7 @@ impl Catalog {
     /// The tools that are served by what is in force. Tells the upstreams, too.
     fn set(&self, state: &mut State) -> (ManifestSet, Vec<String>) {
         let base = self.0.base.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut set, mut problems) = (base.clone(), Vec::new());
+        let (mut set, mut problems) = (bound(&base, &state.pins), Vec::new());
         for selection in &self.0.selections {
             let server = &selection.rules.server;
             let listed = state.listed.get(server);
@@ -400,6 +400,21 @@ impl ToolExecutor for Catalog {
             _ => self.0.upstreams.run(run).await,
         }
     }
+}
+
+/// The same tools, with each `[mcp]` for the definition in force of what it calls.
+fn bound(manifests: &ManifestSet, pins: &Pins) -> ManifestSet {
+    let mut set = ManifestSet::default();
+    for manifest in manifests.iter() {
+        let target = manifest.mcp_target().map(|(server, tool)| (server.into(), tool.into()));
+        let manifest = match target.and_then(|target| pins.get(&target)) {
+            Some(pin) => Arc::new(manifest.with_definition(&definition_digest(pin))),
+            None => Arc::clone(manifest),
+        };
+        // No two of one set have one name.
+        let _ = set.add(manifest);
+    }
+    set
 }
 
 /// These tools, and the gateway's own.

@@ -79,6 +79,12 @@ impl World {
         std::fs::write(self.dir.path().join("countersign.toml"), text).unwrap();
     }
 
+    /// What the journal says of reloads, of those with this status.
+    pub fn reloads(&self, status: &str) -> Vec<String> {
+        let text = self.text(&["journal", "tail", "-n", "100000", "--json"]);
+        text.lines().filter(|line| line.contains(status)).map(str::to_owned).collect()
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.current_dir(self.dir.path()).arg("--state").arg(self.state()).args(args);
@@ -226,6 +232,13 @@ impl Answer {
 }
 
 /// A principal of the configuration. Its token is its id and `-token`.
+/// Replaces the file in one step, as a careful program does.
+pub fn put(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
 pub fn principal(id: &str, role: &str) -> String {
     let digest = countersign_core::digest::Digest::of(format!("{id}-token"));
     format!("[[principals]]\nid = \"{id}\"\nroles = [\"{role}\"]\ntoken_sha256 = [\"{digest}\"]\n")

@@ -57,7 +57,7 @@ const MAX_PATTERN: usize = 10 << 20;
 const STATE: usize = 32;
 
 /// Why a value is refused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     pub(crate) message: String,
@@ -80,7 +80,7 @@ pub(crate) fn refuse<T>(code: &'static str, message: impl Into<String>) -> Resul
 }
 
 /// One type with its constraints; resolving compiles nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ArgType {
     /// The built-in type.
     pub(crate) name: &'static str,
@@ -91,7 +91,7 @@ pub(crate) struct ArgType {
     pub(crate) scoped: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Kind {
     /// `string` and `regex_match`.
     Text(TextRule),
