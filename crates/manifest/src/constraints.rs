@@ -4,7 +4,7 @@
 use crate::diagnostic::{Report, excerpt};
 use crate::fields::{At, Fields};
 use crate::types::address::HostRule;
-use crate::types::number::{IntegerRule, NumberRule};
+use crate::types::number::{Bound, IntegerRule, NumberRule};
 use crate::types::text::TextRule;
 use crate::types::url::UrlRule;
 use crate::types::{ArgType, Kind, Pattern, TYPES};
@@ -40,7 +40,7 @@ pub(crate) struct Typed {
     allowed: Option<Vec<String>>,
     patterns: Vec<Pattern>,
     integer: (Option<i64>, Option<i64>),
-    float: (Option<f64>, Option<f64>),
+    number: (Option<Bound>, Option<Bound>),
     schemes: Option<Vec<String>>,
     clamp: bool,
     scope_check: bool,
@@ -62,7 +62,7 @@ impl Typed {
             allowed: None,
             patterns: Vec::new(),
             integer: (None, None),
-            float: (None, None),
+            number: (None, None),
             schemes: None,
             clamp: false,
             scope_check: false,
@@ -201,19 +201,19 @@ impl Typed {
             cross(crossed, span, table, report);
         } else if self.word == "number" {
             let mut span = None;
-            let unbounded = self.float.0.is_none();
+            let unbounded = self.number.0.is_none();
             for key in ["min", "min_float"] {
-                let given = table.float(key, report);
+                let given = table.bound(key, report);
                 if let Some(min) = given.as_ref().filter(|_| unbounded) {
-                    opens(key, min.value < 0.0, &min.span, report);
+                    opens(key, min.value.negative(), &min.span, report);
                 }
-                span = bound(key, &mut self.float.0, given, |n, o| n < o, custom, report).or(span);
+                span = bound(key, &mut self.number.0, given, |n, o| n < o, custom, report).or(span);
             }
             for key in ["max", "max_float"] {
-                let given = table.float(key, report);
-                span = bound(key, &mut self.float.1, given, |n, o| n > o, custom, report).or(span);
+                let given = table.bound(key, report);
+                span = bound(key, &mut self.number.1, given, |n, o| n > o, custom, report).or(span);
             }
-            let crossed = matches!(self.float, (Some(min), Some(max)) if min > max);
+            let crossed = matches!(self.number, (Some(min), Some(max)) if min > max);
             cross(crossed, span, table, report);
         }
     }
@@ -279,8 +279,8 @@ impl Typed {
                 leading_dash: self.leading_dash,
             }),
             "number" => Kind::Number(NumberRule {
-                min: self.float.0,
-                max: self.float.1,
+                min: self.number.0,
+                max: self.number.1,
                 clamp: self.clamp,
                 leading_dash: self.leading_dash,
             }),

@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Report, excerpt};
+use crate::types::number::Bound;
 
 /// A value with its place in the text.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub(crate) struct At<T> {
     pub(crate) value: T,
     pub(crate) span: Range<usize>,
 }
+
+const STRINGS: &str = "a list of strings";
 
 pub(crate) type Node<'a> = &'a Spanned<DeValue<'a>>;
 
@@ -124,9 +127,13 @@ impl<'a> Fields<'a> {
         self.typed(key, node, value, "a whole number", report)
     }
 
-    pub(crate) fn float(&mut self, key: &'static str, report: &mut Report) -> Option<At<f64>> {
+    /// A finite number.
+    pub(crate) fn bound(&mut self, key: &'static str, report: &mut Report) -> Option<At<Bound>> {
         let (_, node) = self.node(key)?;
-        let value = float(node.get_ref()).filter(|f| f.is_finite());
+        let value = match node.get_ref() {
+            DeValue::Float(_) => float(node.get_ref()).filter(|f| f.is_finite()).map(Bound::Float),
+            other => integer(other).map(Bound::Whole),
+        };
         self.typed(key, node, value, "a finite number", report)
     }
 
@@ -165,7 +172,7 @@ impl<'a> Fields<'a> {
                 .map(|item| item.get_ref().as_str().map(|value| At { value, span: item.span() }))
                 .collect()
         });
-        self.typed(key, node, value, "a list of strings", report)
+        self.typed(key, node, value, STRINGS, report)
     }
 
     /// Every remaining entry, in the order of the text: for tables whose keys are names.
@@ -222,12 +229,16 @@ impl<'a> Fields<'a> {
     ) -> Option<At<T>> {
         let span = node.span();
         if value.is_none() {
-            let found = kind(node.get_ref());
-            report.error(
-                "wrong_type",
-                &span,
-                format!("`{key}` in {} must be {expected}, not {found}", self.path),
-            );
+            let path = &self.path;
+            let message = match node.get_ref() {
+                DeValue::Array(items) if expected == STRINGS => {
+                    let other = items.iter().find(|item| item.get_ref().as_str().is_none());
+                    let other = other.map_or("nothing", |item| kind(item.get_ref()));
+                    format!("`{key}` in {path} must be {expected}; {other} is in it")
+                }
+                found => format!("`{key}` in {path} must be {expected}, not {}", kind(found)),
+            };
+            report.error("wrong_type", &span, message);
         }
         value.map(|value| At { value, span })
     }
@@ -248,12 +259,8 @@ pub(crate) fn integer(value: &DeValue<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-pub(crate) fn float(value: &DeValue<'_>) -> Option<f64> {
-    match value {
-        DeValue::Float(number) => number.as_str().parse().ok(),
-        #[expect(clippy::cast_precision_loss, reason = "a bound, exact to 2^53")]
-        other => integer(other).map(|n| n as f64),
-    }
+fn float(value: &DeValue<'_>) -> Option<f64> {
+    value.as_float()?.as_str().parse().ok()
 }
 
 /// The JSON form of a value that an argument may have.
@@ -270,7 +277,9 @@ pub(crate) fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
 pub(crate) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
+        DeValue::Integer(_) if integer(value).is_none() => "a whole number of more than 64 bits",
         DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) if !float(value).is_some_and(f64::is_finite) => "`inf` or `nan`",
         DeValue::Float(_) => "a decimal number",
         DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date",

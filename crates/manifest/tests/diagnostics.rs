@@ -354,3 +354,24 @@ fn every_one_of_very_many_findings_has_its_place() {
         assert_eq!((found.line, found.column), place, "{found:?}");
     }
 }
+
+#[test]
+fn a_wrong_type_is_named_by_what_is_wrong() {
+    for (text, message) in [
+        (
+            tool("timeout_seconds = 12345678901234567890"),
+            "`timeout_seconds` in [tool] must be a whole number, not a whole number of more than 64 bits",
+        ),
+        (
+            arg("type = \"enum\"\nallowed = [\"a\", 1]"),
+            "`allowed` in [args.x] must be a list of strings; a whole number is in it",
+        ),
+        (
+            arg("type = \"number\"\nmax = inf"),
+            "`max` in [args.x] must be a finite number, not `inf` or `nan`",
+        ),
+    ] {
+        let (_, found) = Manifest::parse("t.clad.toml", &text);
+        assert!(found.iter().any(|d| d.message == message), "{message}\n{found:#?}");
+    }
+}

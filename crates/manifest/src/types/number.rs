@@ -1,5 +1,8 @@
 //! Numbers in one spelling each.
 
+use std::cmp::Ordering;
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use super::{Refusal, refuse};
@@ -43,17 +46,69 @@ impl IntegerRule {
     }
 }
 
+/// A bound of a `number`, as exact as it is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound {
+    Whole(i64),
+    /// Finite.
+    Float(f64),
+}
+
+impl Bound {
+    pub(crate) fn negative(self) -> bool {
+        match self {
+            Self::Whole(n) => n < 0,
+            Self::Float(n) => n < 0.0,
+        }
+    }
+
+    /// As JSON readers expect it; a whole number that they would round stays one.
+    fn json(self) -> Value {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "exact to 2^53")]
+            Self::Whole(n) if n.unsigned_abs() <= 1 << 53 => (n as f64).into(),
+            Self::Whole(n) => n.into(),
+            Self::Float(n) => n.into(),
+        }
+    }
+
+    fn decimal(self) -> Option<Decimal> {
+        Decimal::of(&self.to_string())
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(n) => n.fmt(f),
+            Self::Float(n) => n.fmt(f),
+        }
+    }
+}
+
+impl PartialEq for Bound {
+    fn eq(&self, other: &Self) -> bool {
+        self.partial_cmp(other) == Some(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for Bound {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.decimal()?.cmp(&other.decimal()?))
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NumberRule {
-    pub(crate) min: Option<f64>,
-    pub(crate) max: Option<f64>,
+    pub(crate) min: Option<Bound>,
+    pub(crate) max: Option<Bound>,
     pub(crate) clamp: bool,
     pub(crate) leading_dash: bool,
 }
 
 impl NumberRule {
     pub(crate) fn negative(&self) -> bool {
-        self.leading_dash || self.min.is_some_and(|min| min < 0.0)
+        self.leading_dash || self.min.is_some_and(Bound::negative)
     }
 
     pub(crate) fn parse(&self, text: &str) -> Result<String, Refusal> {
@@ -71,23 +126,29 @@ impl NumberRule {
         if text.starts_with('-') && (n == 0.0 || !self.negative()) {
             return refuse("negative", format!("`{}` is negative", shown()));
         }
-        match (self.min, self.max) {
-            (Some(min), _) if n < min && self.clamp => Ok(min.to_string()),
-            (_, Some(max)) if n > max && self.clamp => Ok(max.to_string()),
-            (Some(min), _) if n < min => refuse("below_min", format!("{n} is below {min}")),
-            (_, Some(max)) if n > max => refuse("above_max", format!("{n} is above {max}")),
-            _ => Ok(text.to_owned()),
+        // Digit by digit: what rounds to the bound may be beyond it.
+        let exact = Decimal::of(text);
+        let against = |bound: Option<Bound>, side| {
+            bound.filter(|b| b.decimal().zip(exact.as_ref()).is_none_or(|(b, n)| n.cmp(&b) == side))
+        };
+        let (below, above) =
+            (against(self.min, Ordering::Less), against(self.max, Ordering::Greater));
+        match (below, above) {
+            (None, None) => Ok(text.to_owned()),
+            (Some(bound), _) | (_, Some(bound)) if self.clamp => Ok(bound.to_string()),
+            (Some(min), _) => refuse("below_min", format!("{} is below {min}", shown())),
+            (_, Some(max)) => refuse("above_max", format!("{} is above {max}", shown())),
         }
     }
 
     pub(crate) fn schema(&self) -> Value {
-        let floor = if self.negative() { None } else { Some(0.0) };
+        let floor = if self.negative() { None } else { Some(Bound::Float(0.0)) };
         let min = match self.min {
-            Some(min) if !self.clamp => Some(floor.map_or(min, |f: f64| f.max(min))),
+            Some(min) if !self.clamp && floor.is_none_or(|floor| min > floor) => Some(min),
             _ => floor,
         };
         let max = if self.clamp { None } else { self.max };
-        bounds("number", min.map(Value::from), max.map(Value::from))
+        bounds("number", min.map(Bound::json), max.map(Bound::json))
     }
 }
 
@@ -139,25 +200,55 @@ pub(crate) fn exact(raw: &str) -> Option<Value> {
         Ok(n) if !whole => serde_json::Number::from_f64(n)?.into(),
         _ => serde_json::from_str(raw).ok().filter(Value::is_number)?,
     };
-    (same_as(&value.to_string())? == same_as(raw)?).then_some(value)
+    (Decimal::of(&value.to_string())? == Decimal::of(raw)?).then_some(value)
 }
 
-/// Sign, digits without zeros at either end, and exponent.
-fn same_as(text: &str) -> Option<(bool, String, i64)> {
-    let plain = text.strip_prefix('-').unwrap_or(text);
-    let (mantissa, exponent) = plain.split_once(['e', 'E']).unwrap_or((plain, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = format!("{whole}{fraction}");
-    let digits = all.trim_end_matches('0');
-    let dropped = i64::try_from(all.len() - digits.len()).ok()?;
-    let digits = digits.trim_start_matches('0');
-    if digits.is_empty() {
-        return Some((text != plain, String::new(), 0));
+/// A number as it is written, whatever its size.
+#[derive(Debug, PartialEq, Eq)]
+struct Decimal {
+    negative: bool,
+    /// Without zeros at either end; empty for zero.
+    digits: String,
+    /// Of the last digit.
+    exponent: i64,
+}
+
+impl Decimal {
+    /// Of a text that is a plain number; nothing if its exponent is beyond 64 bits.
+    fn of(text: &str) -> Option<Self> {
+        let plain = text.strip_prefix('-').unwrap_or(text);
+        let negative = text != plain;
+        let (mantissa, exponent) = plain.split_once(['e', 'E']).unwrap_or((plain, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_end_matches('0');
+        let dropped = i64::try_from(all.len() - digits.len()).ok()?;
+        let digits = digits.trim_start_matches('0').to_owned();
+        if digits.is_empty() {
+            return Some(Self { negative, digits, exponent: 0 });
+        }
+        let exponent: i64 = exponent.parse().ok()?;
+        let places = i64::try_from(fraction.len()).ok()?;
+        let exponent = exponent.checked_sub(places)?.checked_add(dropped)?;
+        Some(Self { negative, digits, exponent })
     }
-    let exponent: i64 = exponent.parse().ok()?;
-    let places = i64::try_from(fraction.len()).ok()?;
-    let exponent = exponent.checked_sub(places)?.checked_add(dropped)?;
-    Some((text != plain, digits.to_owned(), exponent))
+
+    /// By value; zero has no sign.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let sign = |n: &Self| match (n.digits.is_empty(), n.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        };
+        // Where the first digit stands, then digit by digit.
+        let size = |n: &Self| n.exponent.saturating_add_unsigned(n.digits.len() as u64);
+        let larger = || size(self).cmp(&size(other)).then_with(|| self.digits.cmp(&other.digits));
+        sign(self).cmp(&sign(other)).then_with(|| match sign(self) {
+            0 => Ordering::Equal,
+            1 => larger(),
+            _ => larger().reverse(),
+        })
+    }
 }
 
 fn bounds(kind: &str, min: Option<Value>, max: Option<Value>) -> Value {
