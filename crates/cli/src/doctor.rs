@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::args::Global;
 use crate::config::{self, Loaded};
-use crate::output::{Failure, Paint, say, say_json};
+use crate::output::{Failure, Paint, counted, say, say_json};
 use crate::serve;
 
 #[derive(Serialize)]
@@ -99,7 +99,7 @@ fn manifests(loaded: &Loaded) -> Result<String, String> {
         serve::load_manifests(&loaded.config).map_err(|failure| failure.message)?;
     match problems.first() {
         None => Ok(format!("{} tools in {}", set.iter().len(), loaded.config.tools.dir.display())),
-        Some(first) => Err(format!("{} problems, the first: {first}", problems.len())),
+        Some(first) => Err(format!("{}, the first: {first}", counted(problems.len(), "problem"))),
     }
 }
 

@@ -14,7 +14,7 @@ use countersign_manifest::{
 use serde_json::{Value, json};
 
 use crate::args::{Beside, Global, Manifest as Command};
-use crate::output::{Failure, Paint, say, say_json};
+use crate::output::{Failure, Paint, counted, say, say_json};
 use files::Files;
 
 pub(crate) fn run(global: &Global, command: &Command) -> Result<ExitCode, Failure> {
@@ -79,7 +79,8 @@ fn check(
         found.iter().for_each(tell);
         let (files, tools) = (files.manifests.len(), set.iter().len());
         let warnings = found.len() - errors;
-        say(&format!("{files} files, {tools} tools, {errors} errors, {warnings} warnings"));
+        let parts = [(files, "file"), (tools, "tool"), (errors, "error"), (warnings, "warning")];
+        say(&parts.map(|(n, what)| counted(n, what)).join(", "));
     }
     Ok(match errors {
         _ if incomplete => ExitCode::from(2),

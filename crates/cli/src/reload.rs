@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::config::{Config, Loaded};
 use crate::manifest::files::Files;
-use crate::output::Failure;
+use crate::output::{Failure, counted};
 use crate::serve::{self, Folder};
 use crate::upstreams::Catalog;
 
@@ -132,7 +132,8 @@ impl Reload<'_> {
         }
         if broken {
             let first = problems.first().map_or("", String::as_str);
-            return Err(Failure::new(format!("{} problems, the first: {first}", problems.len())));
+            let problems = counted(problems.len(), "problem");
+            return Err(Failure::new(format!("{problems}, the first: {first}")));
         }
         let (now, all) = match &self.catalog {
             Some(catalog) => (catalog.described(), catalog.with(&set).await),

@@ -24,7 +24,7 @@ use crate::hooks;
 use crate::log;
 use crate::manifest::files::Files;
 use crate::notifiers;
-use crate::output::{Failure, Paint};
+use crate::output::{Failure, Paint, counted};
 use crate::reload::{Look, Reload};
 use crate::secrets;
 use crate::state;
@@ -236,7 +236,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
         let database = loaded.database();
         line("journal", &format!("{}, {records} records, log {origin}", database.display()));
         if !problems.is_empty() {
-            line("", &format!("{} manifest problems, see above", problems.len()));
+            line("", &format!("{}, see above", counted(problems.len(), "manifest problem")));
         }
         if found.reopened + found.lapsed + found.unused_approvals > 0 {
             line(

@@ -149,7 +149,7 @@ fn check_reports_every_file_in_order_as_text_json_and_sarif() {
     let lines: Vec<_> = text.out.lines().map(|l| l.split(':').next().unwrap()).collect();
     assert_eq!(lines[..3], ["./a.clad.toml", "./c.clad.toml", "./d.clad.toml"]);
     assert_eq!(lines[3..5], ["./e.clad.toml", "./f.clad.toml"]);
-    assert_eq!(lines[5], "6 files, 2 tools, 4 errors, 1 warnings");
+    assert_eq!(lines[5], "6 files, 2 tools, 4 errors, 1 warning");
     let json = run(dir.path(), &["check", ".", "--json"]).json();
     assert_eq!((&json["ok"], &json["tools"]), (&json!(false), &json!(["t", "u"])));
     let sarif = run(dir.path(), &["check", ".", "--sarif"]);
@@ -393,7 +393,9 @@ fn what_is_imported_loads_and_never_writes_over_a_file() {
     ] {
         let found = run(dir.path(), &args);
         assert_eq!(found.code, 0, "{args:?}: {}", found.err);
-        assert_eq!(run(dir.path(), &args).code, 2, "{args:?}");
+        let again = run(dir.path(), &args);
+        let why = (again.err.contains("is there, and"), again.err.contains("--out"));
+        assert_eq!((again.code, why), (2, (true, true)), "{args:?}: {}", again.err);
     }
     let check = run(dir.path(), &["check", "tools", "--json"]);
     assert_eq!(check.json()["tools"], json!(["add_user", "read_file", "show"]), "{}", check.out);

@@ -51,13 +51,23 @@ fn input(from: &ImportFrom) -> Result<String, Failure> {
 fn write(dir: &std::path::Path, found: &[Imported], as_json: bool) -> Result<(), Failure> {
     std::fs::create_dir_all(dir)
         .map_err(|error| Failure::new(format!("{}: {error}", dir.display())))?;
-    let mut written = Vec::new();
+    let mut written: Vec<String> = Vec::new();
     for one in found {
         let path = dir.join(&one.file);
         let name = path.display().to_string();
         std::fs::File::create_new(&path)
             .and_then(|mut file| file.write_all(one.text.as_bytes()))
-            .map_err(|error| Failure::new(format!("{name}: {error}")))?;
+            .map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                let earlier = match written.as_slice() {
+                    [] => String::new(),
+                    names => format!("; written before it: {}", names.join(", ")),
+                };
+                Failure::new(format!("{name} is there, and nothing is written over{earlier}"))
+                    .hint("move it away, or name another folder with --out")
+            }
+            _ => Failure::new(format!("{name}: {error}")),
+        })?;
         written.push(name);
     }
     if as_json {
