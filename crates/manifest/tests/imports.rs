@@ -279,3 +279,105 @@ fn fields_of_any_name_keep_it() {
         plan["arguments"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(sent, ["foo-bar", "foo_bar", "FooBar", "日", "a\nb", "type", "_x", "9"]);
 }
+
+#[test]
+fn what_a_schema_says_beyond_a_manifest_stands_in_comments() {
+    let imported = one(tools(json!([{
+        "name": "t", "annotations": {"readOnlyHint": true},
+        "inputSchema": {"type": "object", "additionalProperties": false, "properties": {
+            "p": {"type": "string", "pattern": "^\\d$", "default": "a", "maxLength": 5, "x\n[y]": "\n[tool]"},
+            "n": {"type": "integer", "minimum": 0.5, "maximum": 9},
+            "u": {"type": "string", "format": "uri"},
+            "d": {"type": "string", "format": "date"},
+            "e": {"enum": ["a", 1]},
+            "l": {"type": "array", "items": {"type": "string"}},
+        }},
+    }])));
+    assert_eq!(loaded(&imported).args().len(), 6);
+    let comments: Vec<&str> = imported.text.lines().filter(|l| l.starts_with("# Left")).collect();
+    assert_eq!(
+        comments,
+        [
+            "# Left out: annotations: {\"readOnlyHint\":true}",
+            "# Left out: additionalProperties: false",
+            "# Left out: pattern: '^\\d$'",
+            "# Left out: default: \"a\"",
+            "# Left out: maxLength: 5",
+            "# Left out: x [y]: \"\\\\n[tool]\"",
+            "# Left out: minimum: 0.5",
+            "# Left out: format: \"date\"",
+            "# Left out, as it is no text: 1",
+            "# Left out: items: {\"type\":\"string\"}",
+        ]
+    );
+    assert!(imported.text.contains("# The schema wants: array."), "{}", imported.text);
+}
+
+#[test]
+fn what_a_request_has_beyond_a_manifest_stands_in_comments() {
+    let list = json!({"type": "array", "items": {"type": "string"}});
+    let mut query = parameter("q", "query", list.clone());
+    query["explode"] = json!(false);
+    let imported = one(openapi(A, "/a", get(&[query])));
+    assert_eq!(loaded(&imported).args().next().unwrap().type_name(), "string");
+    for comment in
+        ["# The schema wants: array.", "# Left out: items: ", "# Left out: explode: false"]
+    {
+        assert!(imported.text.contains(comment), "{comment}\n{}", imported.text);
+    }
+    let body = |content: Value| json!({"post": {"requestBody": {"content": content}}});
+    let fields = json!({"schema": {"properties": {"l": list.clone()}, "allOf": []}});
+    for (content, arguments, comments) in [
+        (
+            json!({"application/octet-stream": {"schema": {"type": "string"}}}),
+            0,
+            vec!["# Left out: the body as application/octet-stream\n"],
+        ),
+        (
+            json!({"application/json": {"schema": list}}),
+            0,
+            vec!["# Left out: the body as application/json, of type array\n"],
+        ),
+        (
+            json!({"application/json": fields, "text/csv": {}}),
+            1,
+            vec![
+                "# Left out: the body as text/csv\n",
+                "# Left out: allOf: []\n",
+                "# The schema wants: array.",
+            ],
+        ),
+    ] {
+        let imported = one(openapi(A, "/a", body(content)));
+        assert_eq!(loaded(&imported).args().len(), arguments, "{}", imported.text);
+        for comment in comments {
+            assert!(imported.text.contains(comment), "{comment}\n{}", imported.text);
+        }
+    }
+    let mut item = get(&[]);
+    item["servers"] = json!([{"url": "https://b.example"}]);
+    assert!(one(openapi(A, "/a", item)).text.contains("# Left out: other servers"));
+}
+
+#[test]
+fn what_help_names_and_a_manifest_lacks_stands_in_comments() {
+    for (help, words) in [
+        ("Usage: grep [OPTION]... PATTERNS [FILE]...\nSearch\n", "PATTERNS [FILE]..."),
+        (
+            "usage: x -m grep [-h] [--indent N | --tab]\n            [infile] [outfile]\n\nText",
+            "x [infile] [outfile]",
+        ),
+        ("Usage: grep [options] <COMMAND>\n\nSearch", "<COMMAND>"),
+    ] {
+        let imported = import_help(help, "grep").unwrap();
+        loaded(&imported);
+        let comment = format!("# Left out: what is no option: {words}\n");
+        assert!(imported.text.contains(&comment), "{comment}{}", imported.text);
+    }
+    let imported =
+        import_help("usage: grep [-x]\n  -x   short\n  -l N, --lines N   lines\n", "grep");
+    let imported = imported.unwrap();
+    assert_eq!(loaded(&imported).args().len(), 1);
+    assert!(imported.text.contains("# Left out: -x\n"), "{}", imported.text);
+    assert!(!imported.text.contains("no option"), "{}", imported.text);
+}

@@ -34,10 +34,18 @@ pub fn import_help(help: &str, binary: &str) -> Result<Imported, String> {
         quoted(&described(first, base)),
         quoted(binary),
     );
+    let (found, mut lacking) = flags(help);
+    lacking.extend(
+        found.iter().skip(MAX_ARGS).map(|flag| format!("--{}, one of too many", flag.long)),
+    );
+    lacking.extend(operands(help, base).map(|words| format!("what is no option: {words}")));
+    for what in lacking {
+        out.push_str(&format!("# Left out: {}\n", line(&what)));
+    }
     let mut taken: Vec<String> = Vec::new();
     let mut exec = vec![quoted(&binary.replace('{', "{{").replace('}', "}}"))];
     let mut mappings = String::new();
-    for flag in flags(help).into_iter().take(MAX_ARGS) {
+    for flag in found.into_iter().take(MAX_ARGS) {
         let arg = name(&flag.long, &taken, "option");
         if flag.value {
             out.push_str(&format!("\n[args.{arg}]\ntype = \"string\"\n"));
@@ -60,18 +68,20 @@ pub fn import_help(help: &str, binary: &str) -> Result<Imported, String> {
     loads(&tool, out, binary)
 }
 
-/// Lines that begin with an option and name a long one.
-fn flags(help: &str) -> Vec<Flag> {
+/// Lines that begin with an option and name a long one; then the options of the others.
+fn flags(help: &str) -> (Vec<Flag>, Vec<String>) {
     let mut found: Vec<Flag> = Vec::new();
+    let mut short = Vec::new();
     for text in help.lines().map(str::trim).filter(|text| text.starts_with('-')) {
         let (options, description) = text.split_once("  ").unwrap_or((text, ""));
-        let Some(at) = options.find("--") else { continue };
-        let rest = options.get(at + 2..).unwrap_or_default();
+        let rest = options.split_once("--").map_or("", |(_, rest)| rest);
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
         let (long, after) = rest.split_at(end.unwrap_or(rest.len()));
-        let good = long.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let known = ["help", "version"].contains(&long) || found.iter().any(|f| f.long == long);
-        if good && !known {
+        if !long.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            short.push(options.to_owned());
+            continue;
+        }
+        if !["help", "version"].contains(&long) && !found.iter().any(|f| f.long == long) {
             let after = after.trim_start_matches(['[', ' ']);
             let value = after.starts_with(['=', '<'])
                 || after.starts_with(|c: char| c.is_ascii_uppercase());
@@ -79,5 +89,38 @@ fn flags(help: &str) -> Vec<Flag> {
             found.push(Flag { long: long.to_owned(), value, text });
         }
     }
-    found
+    (found, short)
+}
+
+/// What the usage of a program names that is no option, nor within the brackets of one.
+fn operands(help: &str, base: &str) -> Option<String> {
+    let usage = |text: &str| text.get(..6).is_some_and(|head| head.eq_ignore_ascii_case("usage:"));
+    let lines = help.lines().skip_while(|text| !usage(text.trim()));
+    let lines = lines.take_while(|text| !text.trim().is_empty());
+    let mut found: Vec<&str> = Vec::new();
+    for (number, text) in lines.enumerate() {
+        // The usage goes on in lines that are indented; the options follow it.
+        let goes_on = text.starts_with(char::is_whitespace) && !text.trim().starts_with('-');
+        if number > 0 && !goes_on {
+            break;
+        }
+        // Brackets that are open, from that of an option on.
+        let mut inside = 0_usize;
+        for word in text.split_whitespace() {
+            let open = word.matches(['[', '<', '{']).count();
+            let closed = word.matches([']', '>', '}']).count();
+            let bare = word.trim_matches(|c: char| !(c.is_alphanumeric() || c == '-'));
+            let option = bare.starts_with('-') || bare.to_ascii_lowercase().starts_with("option");
+            if inside > 0 || option {
+                inside = (inside + open).saturating_sub(closed);
+            } else if !bare.is_empty()
+                && bare != base
+                && !word.ends_with(':')
+                && !found.contains(&word)
+            {
+                found.push(word);
+            }
+        }
+    }
+    (!found.is_empty()).then(|| found.join(" "))
 }

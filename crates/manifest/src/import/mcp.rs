@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Imported, MAX_ARGS, arg, collected, described, line, loads, name, quoted};
+use super::{Imported, MAX_ARGS, arg, collected, described, line, loads, name, others, quoted};
 
 /// Makes a manifest of each tool in an answer to `tools/list`, or in its `result`, or in a bare
 /// list. `server` is what the upstream is called in the configuration. A tool that no manifest can
@@ -62,7 +62,10 @@ fn manifest(tool_name: &str, upstream: &str, server: &str, tool: &Value) -> Stri
         quoted(tool_name),
         quoted(&description),
     ));
+    out.push_str(&others(tool, &["name", "title", "description", "inputSchema"]));
     let schema = tool.get("inputSchema");
+    let known = ["$schema", "type", "title", "properties", "required"];
+    out.push_str(&schema.map(|schema| others(schema, &known)).unwrap_or_default());
     let required: Vec<&str> = schema
         .and_then(|schema| schema.get("required"))
         .and_then(Value::as_array)
@@ -81,8 +84,8 @@ fn manifest(tool_name: &str, upstream: &str, server: &str, tool: &Value) -> Stri
             continue;
         }
         let arg_name = name(field, &taken, "arg");
-        let (text, _) = arg(&arg_name, schema, required.contains(&field.as_str()));
-        out.push_str(&text);
+        let required = required.contains(&field.as_str());
+        out.push_str(&arg(&arg_name, schema, required, "literal_text"));
         if arg_name != *field {
             fields.push_str(&format!("{arg_name} = {}\n", quoted(field)));
         }

@@ -9,7 +9,7 @@ pub use help::import_help;
 pub use mcp::import_mcp;
 pub use openapi::import_openapi;
 
-use countersign_core::text::visible;
+use countersign_core::text::{self, visible};
 use serde_json::Value;
 
 use crate::body::PRIVATE;
@@ -128,9 +128,28 @@ fn kind_of(schema: &Value) -> &str {
     }
 }
 
-/// The `[args.NAME]` table of a JSON Schema property, and whether it could be expressed.
-fn arg(name: &str, schema: &Value, required: bool) -> (String, bool) {
+/// A comment for each member of an object but those that are `known`.
+fn others(object: &Value, known: &[&str]) -> String {
+    let members = object.as_object().into_iter().flatten();
+    members
+        .filter(|(key, _)| !known.contains(&key.as_str()))
+        .map(|(key, value)| {
+            // As it is to be typed, where nothing in it is hidden.
+            let hides = |text: &str| text.len() > 300 || text.chars().any(text::hides);
+            let value = match value.as_str().filter(|text| !hides(text)) {
+                Some(text) => quoted(text),
+                None => line(&value.to_string()),
+            };
+            format!("# Left out: {}: {value}\n", line(key))
+        })
+        .collect()
+}
+
+/// The `[args.NAME]` table of a JSON Schema property. `otherwise` is the type for what is neither text,
+/// number nor boolean.
+fn arg(name: &str, schema: &Value, required: bool, otherwise: &str) -> String {
     let mut out = format!("\n[args.{name}]\n");
+    let mut known = vec!["type", "enum", "description", "title"];
     let kind = kind_of(schema);
     let words: Option<Vec<&str>> = schema
         .get("enum")
@@ -138,6 +157,10 @@ fn arg(name: &str, schema: &Value, required: bool) -> (String, bool) {
         .map(|words| words.iter().filter_map(Value::as_str).collect());
     let writable =
         |word: &&str| word.len() <= MAX_TEXT && !word.chars().any(countersign_core::text::hides);
+    let numbers = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+    for word in numbers.filter(|word| !word.is_string()) {
+        out.push_str(&format!("# Left out, as it is no text: {}\n", line(&word.to_string())));
+    }
     for word in words.iter().flatten().filter(|word| !writable(word)) {
         out.push_str(&format!("# Left out, as it cannot be written: {}\n", line(word)));
     }
@@ -148,16 +171,17 @@ fn arg(name: &str, schema: &Value, required: bool) -> (String, bool) {
     });
     let whole = |key: &str| schema.get(key).and_then(Value::as_i64);
     let number = |key: &str| schema.get(key).and_then(Value::as_f64);
-    let mut expressed = true;
     match (kind, words) {
         (_, Some(words)) if !words.is_empty() => {
             out.push_str(&format!("type = \"enum\"\nallowed = [{}]\n", words.join(", ")));
         }
         ("integer", _) => {
             out.push_str("type = \"integer\"\n");
-            let crossed = matches!((whole("minimum"), whole("maximum")), (Some(a), Some(b)) if a > b);
+            let crossed =
+                matches!((whole("minimum"), whole("maximum")), (Some(a), Some(b)) if a > b);
             for (key, bound) in [("min", whole("minimum")), ("max", whole("maximum"))] {
                 if let Some(bound) = bound.filter(|_| !crossed) {
+                    known.push(if key == "min" { "minimum" } else { "maximum" });
                     out.push_str(&format!("{key} = {bound}\n"));
                 }
             }
@@ -168,30 +192,39 @@ fn arg(name: &str, schema: &Value, required: bool) -> (String, bool) {
             let crossed = matches!((low, high), (Some(a), Some(b)) if a > b);
             for (key, bound) in [("min_float", low), ("max_float", high)] {
                 if let Some(bound) = bound.filter(|_| !crossed) {
+                    known.push(if key == "min_float" { "minimum" } else { "maximum" });
                     out.push_str(&format!("{key} = {bound:?}\n"));
                 }
             }
         }
         ("boolean", _) => out.push_str("type = \"boolean\"\n"),
-        ("string" | "", _) => out.push_str(match schema.get("format").and_then(Value::as_str) {
-            Some("uri" | "url") => "type = \"url\"\n",
-            Some("ipv4" | "ipv6") => "type = \"ip_address\"\n",
-            _ => "type = \"string\"            # `literal_text` for text with spaces, quotes, lines\n",
-        }),
+        ("string" | "", _) => {
+            let format = schema.get("format").and_then(Value::as_str);
+            out.push_str(match format {
+                Some("uri" | "url") => "type = \"url\"\n",
+                Some("ipv4" | "ipv6") => "type = \"ip_address\"\n",
+                _ => {
+                    "type = \"string\"            # `literal_text` for text with spaces, quotes, lines\n"
+                }
+            });
+            if matches!(format, Some("uri" | "url" | "ipv4" | "ipv6")) {
+                known.push("format");
+            }
+        }
         _ => {
-            expressed = false;
             out.push_str(&format!(
-                "# The schema wants: {}. Values here are text, numbers and booleans.\n",
+                "# The schema wants: {}. Values here are text, numbers and booleans: it is sent as text.\n",
                 line(kind)
             ));
-            out.push_str("type = \"literal_text\"\n");
+            out.push_str(&format!("type = \"{otherwise}\"\n"));
         }
     }
+    out.push_str(&others(schema, &known));
     if required {
         out.push_str("required = true\n");
     }
     if let Some(text) = schema.get("description").and_then(Value::as_str) {
         out.push_str(&format!("description = {}\n", quoted(&line(text))));
     }
-    (out, expressed)
+    out
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Imported, MAX_ARGS, Made, arg, collected, described, kind_of, line, loads, name, quoted,
+    Imported, MAX_ARGS, Made, arg, collected, described, kind_of, line, loads, name, others, quoted,
 };
 use crate::parse_http::FRAMING;
 
@@ -121,13 +121,31 @@ fn manifest(
         let empty = Value::Null;
         let schema = follow(document, parameter.get("schema").unwrap_or(&empty));
         let required = place == "path" || parameter.get("required") == Some(&Value::Bool(true));
-        let schema = scalar(schema);
-        out.push_str(&arg(&arg_name, &schema, required).0);
+        out.push_str(&arg(&arg_name, schema, required, "string"));
+        let known = ["name", "in", "required", "schema", "description", "example", "examples"];
+        out.push_str(&others(parameter, &known));
         taken.push(arg_name);
     }
-    let body = operation
-        .pointer("/requestBody/content/application~1json/schema")
-        .map(|schema| follow(document, schema));
+    let content = operation.get("requestBody").map(|body| follow(document, body));
+    let content = content.and_then(|body| body.get("content")).and_then(Value::as_object);
+    let json = content.and_then(|content| content.get("application/json"));
+    let body = json.and_then(|json| json.get("schema")).map(|schema| follow(document, schema));
+    let fields = body.and_then(|body| body.get("properties")).is_some_and(Value::is_object);
+    for media in content.into_iter().flatten().map(|(media, _)| media) {
+        if media == "application/json" && fields {
+            continue;
+        }
+        let kind = body.map(kind_of).filter(|kind| media == "application/json" && !kind.is_empty());
+        let kind = kind.map(|kind| format!(", of type {}", line(kind))).unwrap_or_default();
+        out.push_str(&format!("# Left out: the body as {}{kind}\n", line(media)));
+    }
+    if let Some(body) = body.filter(|_| fields) {
+        let known = ["type", "title", "description", "properties", "required", "example"];
+        out.push_str(&others(body, &known));
+    }
+    for _ in [item, operation].into_iter().filter(|place| place.get("servers").is_some()) {
+        out.push_str("# Left out: other servers than those of the document\n");
+    }
     let mut members = Vec::new();
     let properties = body.and_then(|body| body.get("properties")).and_then(Value::as_object);
     for (field, schema) in properties.into_iter().flatten() {
@@ -138,7 +156,7 @@ fn manifest(
         let required = body.and_then(|body| body.get("required")).and_then(Value::as_array);
         let required = required.is_some_and(|names| names.iter().any(|n| n == field.as_str()));
         let arg_name = name(field, &taken, "arg");
-        out.push_str(&arg(&arg_name, follow(document, schema), required).0);
+        out.push_str(&arg(&arg_name, follow(document, schema), required, "literal_text"));
         let key = Value::from(field.as_str()).to_string().replace('{', "{{").replace('}', "}}");
         members.push(format!("{key}: {{{arg_name}}}"));
         taken.push(arg_name);
@@ -180,21 +198,6 @@ fn manifest(
     }
     out.push_str("\n[output]\nformat = \"json\"\n\n[output.schema]\ntype = \"object\"\n");
     Ok(out)
-}
-
-/// A list or object as text, which the author has to look at.
-fn scalar(schema: &Value) -> Value {
-    match kind_of(schema) {
-        "integer" | "number" | "boolean" | "string" | "" => schema.clone(),
-        _ => {
-            let mut text = serde_json::Map::new();
-            text.insert("type".to_owned(), "string".into());
-            if let Some(description) = schema.get("description") {
-                text.insert("description".to_owned(), description.clone());
-            }
-            text.into()
-        }
-    }
 }
 
 fn follow<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
