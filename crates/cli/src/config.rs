@@ -49,6 +49,8 @@ pub(crate) struct Server {
     /// How long an MCP call waits for a person before its answer is that it is still pending:
     /// less than clients wait, which is often 60.
     pub(crate) pending_after_seconds: u64,
+    /// Bytes of an answer of an upstream server over HTTP.
+    pub(crate) answer_max_bytes: usize,
     /// Who MCP clients without a token are.
     pub(crate) anonymous_agent: Option<String>,
     /// Where people reach the console, if not at the address that is bound.
@@ -65,6 +67,7 @@ impl Default for Server {
             max_body_bytes: 4 << 20,
             drain_seconds: 10,
             pending_after_seconds: 45,
+            answer_max_bytes: 1_000_000,
             anonymous_agent: None,
             public_url: None,
             public_log: false,
@@ -272,6 +275,10 @@ pub(crate) fn load(global: &Global) -> Result<Loaded, Failure> {
 }
 
 fn check(config: &Config) -> Result<(), Failure> {
+    // As much as the gateway's own answers take, and twice what an upstream reads by default.
+    if !(1_000_000..=16 << 20).contains(&config.server.answer_max_bytes) {
+        return Err(Failure::new("server.answer_max_bytes is not between 1000000 and 16777216"));
+    }
     let server = &config.server;
     if !server.bind.ip().is_loopback() && !server.behind_proxy {
         return Err(Failure::new(format!(

@@ -17,6 +17,7 @@ use crate::common::{World, finish, put, repository, wait_for};
 struct Behind {
     world: World,
     folder: PathBuf,
+    table: String,
 }
 
 fn tool(name: &str, description: &str) -> Value {
@@ -53,7 +54,7 @@ impl Behind {
         let world = World::new();
         let (folder, table) = server(&world, "up", tools, keys);
         world.configure(&table);
-        Self { world, folder }
+        Self { world, folder, table }
     }
 
     /// The same beside a manifest of a tool `typed`.
@@ -61,7 +62,7 @@ impl Behind {
         let world = World::with_tools(&[("typed.clad.toml", manifest)]);
         let (folder, table) = server(&world, "up", tools, keys);
         world.configure(&format!("{table}\n[tools]\nwatch_seconds = 0\n"));
-        Self { world, folder }
+        Self { world, folder, table }
     }
 
     /// Where that manifest is.
@@ -225,6 +226,31 @@ fn a_definition_that_is_not_the_one_in_force_waits_for_a_person() {
 }
 
 #[test]
+fn nobody_is_asked_about_a_tool_that_nobody_can_call() {
+    let keys = "risk = \"low\"\ndeny = [\"secret\", \"behind\"]";
+    let manifest = typed("behind", "First.", false);
+    let mut behind = Behind::beside(&manifest, &["announce", "behind", "secret", "zero"], keys);
+    behind.world.env.push(("COUNTERSIGN_LOG", "warn".to_owned()));
+    let gateway = behind.world.start();
+    let tools = ["announce", "behind", "secret", "zero"];
+    behind.describe(&tools.map(|name| match name {
+        "announce" => tool(name, "Does it."),
+        _ => tool(name, "Does something else."),
+    }));
+    assert_eq!(behind.call("up_announce", &json!({}))["status"], "success");
+    wait_for("both questions", || {
+        let held = behind.world.run(&["approvals", "list", "--json"]).stdout;
+        let held = String::from_utf8_lossy(&held);
+        (held.contains("zero") && held.contains("behind")).then_some(())
+    });
+    // Told of one after the other, before any is put.
+    let (_, log) = gateway.stop();
+    let asked =
+        |tool: &str| log.contains(&format!("a person is asked upstream=\"up\" tool=\"{tool}\""));
+    assert!(asked("zero") && asked("behind") && !asked("secret"), "{log}");
+}
+
+#[test]
 fn everything_a_server_has_started_ends_with_the_gateway() {
     let behind = Behind::new(&["child"], "risk = \"low\"");
     let gateway = behind.world.start();
@@ -256,18 +282,43 @@ fn a_server_that_is_not_there_stops_nothing_and_its_tools_say_so() {
     assert_eq!(behind.call("git_log", &json!({}))["status"], "success");
 }
 
+#[test]
+fn a_program_that_ends_at_once_is_told_of_once_with_its_own_last_words() {
+    let mut world = World::new();
+    world.env.push(("TEST_KEY", KEY.to_owned()));
+    let program = "echo \"no module for <$KEY>\" >&2; echo '   at line 1' >&2; exit 3";
+    world.configure(&format!(
+        "[[upstream]]\nname = \"up\"\ncommand = {}\nset_env = {{ KEY = \"{{_secret:key}}\" }}\n\
+         [[upstream]]\nname = \"far\"\nurl = \"http://127.0.0.1:9/mcp\"\n\
+         [secrets]\nkey = {{ env = \"TEST_KEY\" }}\n",
+        json!(["sh", "-c", program])
+    ));
+    let gateway = world.start();
+    let (_, log) = gateway.stop();
+    let words = "upstream `up` cannot be reached: it ended the connection before it had answered \
+                 the handshake; its standard error ends with: no module for <{_secret:key}> (";
+    for part in [words, "upstream `far` cannot be reached: "] {
+        assert_eq!(log.matches(part).count(), 1, "{part}: {log}");
+    }
+    for no in ["rmcp", "Transport", "at line 1", "k3y"] {
+        assert!(!log.contains(no), "{no}: {log}");
+    }
+    assert_eq!(log.matches("refused").count(), 1, "{log}");
+}
+
 const KEY: &str = "k3y/of the \"server\"+1";
 
 #[test]
 fn a_secret_reaches_the_server_and_comes_back_by_its_name_only() {
     let keys = "risk = \"low\"\npass = [\"resources\"]\nset_env = { KEY = \"<{_secret:key}>\" }\n\
                 [secrets]\nkey = { env = \"TEST_KEY\" }";
-    let mut behind = Behind::new(&["tell", "refuse", "step"], keys);
+    let mut behind = Behind::new(&["tell", "environment", "refuse", "step"], keys);
     behind.world.env.push(("TEST_KEY", KEY.to_owned()));
     behind.world.env.push(("COUNTERSIGN_LOG", "trace".to_owned()));
     let mut told = tool("tell", &format!("Knows <{KEY}>."));
     told["annotations"] = json!({"title": format!("<{KEY}>")});
-    behind.describe(&[tool("step", "Does it."), tool("refuse", "Does it."), told]);
+    let plain = ["step", "refuse", "environment"].map(|name| tool(name, "Does it."));
+    behind.describe(&[&plain[..], &[told]].concat());
     let gateway = behind.world.start();
     assert_eq!(lines(&behind.folder.join("key"))[0], format!("<{KEY}>"));
 
@@ -287,6 +338,7 @@ fn a_secret_reaches_the_server_and_comes_back_by_its_name_only() {
         progress,
         session.ask("tools/list", &json!({})),
         session.ask("tools/call", &json!({"name": "up_tell", "arguments": {}})),
+        session.ask("tools/call", &json!({"name": "up_environment", "arguments": {}})),
         session.ask("tools/call", &json!({"name": "up_refuse", "arguments": {}})),
         session.ask("resources/read", &json!({"uri": "test://up"})),
     ];
@@ -302,6 +354,58 @@ fn a_secret_reaches_the_server_and_comes_back_by_its_name_only() {
     assert!(!log.contains("k3y"), "{log}");
     let journal = std::fs::read(behind.world.database()).unwrap();
     assert!(!journal.windows(3).any(|part| part == b"k3y"));
+}
+
+#[test]
+fn the_output_schema_of_a_tool_that_never_waits_is_the_servers_own() {
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+    let mut told = tool("echo", "Does it.");
+    told["outputSchema"] = schema.clone();
+    for (risk, listed) in [("low", schema.clone()), ("high", Value::Null)] {
+        let behind = Behind::new(&[], &format!("risk = \"{risk}\""));
+        behind.describe(&[told.clone()]);
+        let gateway = behind.world.start();
+        let session = Session::open(&gateway, "test").unwrap();
+        let tools = session.ask("tools/list", &json!({}))["result"]["tools"].clone();
+        let tool = tools.as_array().unwrap().iter().find(|tool| tool["name"] == "up_echo");
+        let found = &tool.unwrap()["outputSchema"];
+        match listed {
+            Value::Null => assert_eq!(found["anyOf"][0], schema, "{found}"),
+            listed => {
+                assert_eq!(*found, listed);
+                // What the gateway says itself is not held against it.
+                behind.describe(&[]);
+                let bad = json!({"name": "up_echo", "arguments": {"z": 1}});
+                let bad = session.ask("tools/call", &bad)["result"].clone();
+                assert_eq!((&bad["isError"], bad.get("structuredContent")), (&json!(true), None));
+                assert_eq!(bad["_meta"]["countersign/envelope"]["status"], "denied", "{bad}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_answer_comes_whole_or_as_an_error_that_says_where_it_is() {
+    let behind = Behind::new(&["large"], "risk = \"low\"");
+    let call = json!({"name": "up_large", "arguments": {"n": 1_600_000}});
+    for max in ["", "[server]\nanswer_max_bytes = 4000000\n"] {
+        behind.world.configure(&format!("{max}{}", behind.table));
+        let gateway = behind.world.start();
+        let session = Session::open(&gateway, "test").unwrap();
+        let answer = session.ask("tools/call", &call)["result"].clone();
+        let first = &answer["content"][0];
+        if max.is_empty() {
+            assert_eq!(answer["isError"], true);
+            let text = first["text"].as_str().unwrap();
+            assert!(text.contains("it has 160") && text.contains("at most 1000000"), "{text}");
+            let call = answer["_meta"]["countersign/call"].as_str().unwrap();
+            assert!(text.contains(call), "{text}");
+        } else {
+            assert_ne!(answer["isError"], true);
+            assert_eq!(first["data"].as_str().unwrap().len(), 1_600_000);
+        }
+        assert_eq!(gateway.stop().0, Some(0));
+    }
 }
 
 #[test]

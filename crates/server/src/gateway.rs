@@ -33,6 +33,8 @@ pub(crate) struct Gateway {
     pub(crate) give_up: CancellationToken,
     pub(crate) version: String,
     pub(crate) pending_after: Duration,
+    /// Bytes of an answer of an upstream server, over HTTP.
+    pub(crate) answer_max: usize,
     pub(crate) secure_cookie: bool,
     pub(crate) log: Option<Arc<dyn Log>>,
     pub(crate) public_log: bool,

@@ -60,6 +60,9 @@ pub struct ServerConfig {
     pub drain: Duration,
     /// How long an MCP call waits for a person before its answer is that it is still pending.
     pub pending_after: Duration,
+    /// Bytes of an answer of an upstream server that an MCP client gets over HTTP. A larger one is
+    /// an error that says where it is kept.
+    pub answer_max_bytes: usize,
     /// Whether browsers may send the console's cookie over TLS only.
     pub secure_cookie: bool,
     /// Whether everybody may have checkpoints and the hashes of the log. Records, and receipts,
@@ -178,6 +181,7 @@ impl Server {
             give_up: CancellationToken::new(),
             version: config.version.clone(),
             pending_after: config.pending_after,
+            answer_max: config.answer_max_bytes,
             secure_cookie: config.secure_cookie,
             log: parts.log,
             critics,

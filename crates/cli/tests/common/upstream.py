@@ -36,6 +36,10 @@ def call(name, arguments, token):
     note("calls", name)
     if name == "tell":
         return text(KEY)
+    if name == "environment":
+        return text(json.dumps(dict(os.environ)))
+    if name == "large":
+        return {"content": [{"type": "image", "data": "A" * arguments["n"], "mimeType": "image/png"}]}
     if name == "refuse":
         raise Refused(f"not with {KEY}")
     if name == "step":

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Passage;
 use super::caller::Client;
-use super::result::{answer, pending};
+use super::result::{STDIO_MAX, answer, pending};
 use super::run::AgentRun;
 use super::tasks::{NewTask, Seen, Task, TaskAsked, Tasks};
 use super::upstream;
@@ -170,6 +170,11 @@ impl Handler {
         }
     }
 
+    /// Bytes of an answer of an upstream server that this client gets.
+    fn answer_max(&self) -> usize {
+        if self.stdio { STDIO_MAX } else { self.shared.gateway.answer_max }
+    }
+
     /// The client that a request comes from.
     fn client(&self, run: &Arc<Run>, ctx: &RequestContext<RoleServer>) -> Client {
         Client {
@@ -195,7 +200,11 @@ impl Handler {
         // A critic has nothing to ask of upstream servers.
         let agent = session.principal.has_any(&[Role::Agent]);
         let passage = gateway.passage.as_ref().filter(|passage| agent && passage.has(feature));
-        let none = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "nothing of this passes", None);
+        let none = || {
+            let what = format!("{feature:?}").to_lowercase();
+            let text = format!("no upstream server's {what} are passed on: `pass` does not say so");
+            ErrorData::new(ErrorCode::METHOD_NOT_FOUND, text, None)
+        };
         Ok((passage.ok_or_else(none)?, self.client(run, ctx)))
     }
 }
@@ -515,7 +524,7 @@ impl ServerHandler for Handler {
             ended: session.ended.clone(),
             off: CancellationToken::new(),
             tool: request.name.clone().into_owned(),
-            upstream: upstream::is_upstream(&gateway.kernel, &request.name),
+            passing: upstream::passing(&gateway.kernel, &request.name, self.answer_max()),
             made,
         };
         // Whatever becomes of this future, the call does not outlive it unless that is wanted.
@@ -735,7 +744,7 @@ struct Call {
     ended: CancellationToken,
     off: CancellationToken,
     tool: String,
-    upstream: bool,
+    passing: Option<upstream::Passing>,
     made: countersign_kernel::Call,
 }
 
@@ -748,7 +757,7 @@ impl Call {
             biased;
             governed = self.made.outcome() => {
                 let broke = |error| ErrorData::internal_error(format!("the call: {error}"), None);
-                return answer(governed.map_err(broke)?, self.upstream);
+                return answer(governed.map_err(broke)?, self.passing);
             }
             hold = still_pending => return Ok(pending(&self.tool, &hold)),
             () = self.off.cancelled() => {

@@ -7,10 +7,15 @@ use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, ContentBlock, MetaObject};
 use serde_json::{Map, Value, json};
 
+use super::upstream::Passing;
 use crate::pending::envelope;
 
-/// Bytes of one answer. Official clients refuse server-sent events above 1 MiB.
+/// Bytes of one answer of the gateway's own making. The official Python client refuses
+/// server-sent events above 1 MiB unless it is told otherwise.
 const ANSWER_MAX: usize = 1_000_000;
+/// Bytes of an answer of an upstream server on standard output. The official TypeScript client
+/// reads lines of up to 10 MiB there.
+pub(super) const STDIO_MAX: usize = 10_000_000;
 /// Bytes of the envelope in it.
 const ENVELOPE_MAX: usize = 600_000;
 /// Bytes of a command or of standard error in an envelope that is too large.
@@ -20,8 +25,12 @@ const NOTE_MAX: usize = 2 << 10;
 /// Bytes of standard error in the text: its end, where the reason usually is.
 const STDERR_TAIL: usize = 4 << 10;
 
-/// `upstream` is whether the tool's results are the answers of an upstream server.
-pub(crate) fn answer(mut governed: Governed, upstream: bool) -> Result<CallToolResult, ErrorData> {
+/// `passing` is how the tool's results are passed on if they are the answers of an upstream
+/// server. One that is too large is an error that says where it is kept.
+pub(super) fn answer(
+    mut governed: Governed,
+    passing: Option<Passing>,
+) -> Result<CallToolResult, ErrorData> {
     let (call_id, receipt) = (governed.call_id.take(), governed.receipt.take());
     let mut meta = Map::new();
     if let Some(receipt) = receipt {
@@ -33,43 +42,71 @@ pub(crate) fn answer(mut governed: Governed, upstream: bool) -> Result<CallToolR
     if let Some(edit) = &governed.edited {
         meta.insert("countersign/edited".to_owned(), json!(edit));
     }
-    if let Some(answer) = upstream.then(|| super::upstream::answer(&governed, &meta, ANSWER_MAX))
-        && let Some(answer) = answer
+    let mut too_large = None;
+    if let Some(Passing { max, .. }) = passing
+        && let Some(answer) = super::upstream::answer(&governed, &meta)
     {
-        return answer;
+        match answer.as_ref().map_or(0, size) {
+            bytes if bytes > max => too_large = Some(left_out(&governed.envelope, bytes, max)),
+            _ => return answer,
+        }
     }
     let Governed { mut envelope, denial, edited, .. } = governed;
+    if let Some(text) = &too_large {
+        envelope.results = json!({ "error": text });
+        envelope.output_truncated = Some(true);
+    }
     if denial.as_ref().is_some_and(|denial| denial.code == "unknown_tool") {
         let text = format!("unknown tool: {}", envelope.tool);
         return Err(ErrorData::invalid_params(text, Some(Value::Object(meta))));
     }
     shrink(&mut envelope);
-    let text = match (denial, edited) {
+    let denied = denial.is_some();
+    let is_error = too_large.is_some() || envelope.status != EnvelopeStatus::Success;
+    let text = match (denial, too_large) {
         (Some(denial), _) => denial.message,
+        (None, Some(text)) => text,
         (None, None) => text(&envelope),
-        (None, Some(edit)) => format!(
+    };
+    let text = match edited.filter(|_| !denied) {
+        None => text,
+        Some(edit) => format!(
             "note: {} changed the arguments before approving; what was made is: {}\n\n{}",
             edit.by.display,
             prefix(&envelope.command, NOTE_MAX),
-            text(&envelope)
+            text
         ),
     };
-    let is_error = envelope.status != EnvelopeStatus::Success;
     let structured = json!(envelope);
     let left = ANSWER_MAX.saturating_sub(size(&structured)).saturating_sub(size(&meta));
     let shown = prefix(&text, left.saturating_sub(1024));
     let mut result = CallToolResult::default();
     result.content = vec![ContentBlock::text(shown)];
+    let bare = passing.is_some_and(|passing| passing.bare);
     if shown.len() < text.len() {
-        let note = "[the text is cut here; structuredContent has more]";
-        result.content.push(ContentBlock::text(note));
+        let more = if bare { "the envelope in _meta" } else { "structuredContent" };
+        result.content.push(ContentBlock::text(format!("[the text is cut here; {more} has more]")));
     }
-    result.structured_content = Some(structured);
+    match bare {
+        true => drop(meta.insert("countersign/envelope".to_owned(), structured)),
+        false => result.structured_content = Some(structured),
+    }
     result.is_error = Some(is_error);
     let mut object = MetaObject::new();
     object.0 = meta;
     result.meta = Some(object);
     Ok(result)
+}
+
+/// What stands for an answer that cannot be passed on whole: half of one could be taken for all.
+fn left_out(envelope: &Envelope, bytes: usize, max: usize) -> String {
+    format!(
+        "the call was made and answered, but the answer is not passed on: it has {bytes} bytes, \
+         and at most {max} go over this connection. Nothing of it is left out in the journal: it \
+         is the output {} of call {}. Ask for less at once, or have the operator raise \
+         `server.answer_max_bytes`, which is for HTTP.",
+        envelope.output_hash, envelope.scan_id
+    )
 }
 
 /// The answer to a call that a person has not decided about: no error, for nothing is wrong.
@@ -232,10 +269,37 @@ mod tests {
             big.stderr = Some("\u{2}".repeat(64 << 10));
             for status in [EnvelopeStatus::Success, EnvelopeStatus::Error] {
                 big.status = status;
-                let answer = answer(governed(big.clone()), false).unwrap();
+                let answer = answer(governed(big.clone()), None).unwrap();
                 let bytes = serde_json::to_vec(&answer).unwrap().len();
                 assert!(bytes <= ANSWER_MAX, "{bytes} bytes");
             }
+        }
+    }
+
+    #[test]
+    fn an_answer_of_an_upstream_is_passed_on_whole_or_is_an_error_that_says_where_it_is() {
+        let image =
+            json!({"type": "image", "data": "A".repeat(1_600_000), "mimeType": "image/png"});
+        let given = envelope(json!({"content": [image.clone()]}));
+        let passing = |max, bare| Some(Passing { max, bare });
+        let whole = answer(governed(given.clone()), passing(STDIO_MAX, true)).unwrap();
+        assert_eq!(json!(whole)["content"], json!([image]));
+        assert_ne!(whole.is_error, Some(true));
+        for bare in [true, false] {
+            let cut = answer(governed(given.clone()), passing(ANSWER_MAX, bare)).unwrap();
+            assert_eq!(cut.is_error, Some(true));
+            let cut = json!(cut);
+            let text = cut["content"][0]["text"].as_str().unwrap();
+            for part in ["16000", "1000000", "sha256:00", "call.1", "server.answer_max_bytes"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+            let envelope = match bare {
+                true => &cut["_meta"]["countersign/envelope"],
+                false => &cut["structuredContent"],
+            };
+            assert_eq!(envelope["results"]["error"], text);
+            assert_eq!(envelope["output_truncated"], true);
+            assert_eq!(cut.get("structuredContent").is_none(), bare);
         }
     }
 

@@ -266,7 +266,7 @@ fn millis(time: Duration) -> u64 {
 /// Waits for the call until it has ended.
 async fn drive(gateway: &Gateway, task: &Task, taken: TakenUp) -> State {
     let TakenUp { tool, mut call, .. } = taken;
-    let upstream = super::upstream::is_upstream(&gateway.kernel, &tool);
+    let passing = super::upstream::passing(&gateway.kernel, &tool, gateway.answer_max);
     let mut called_off = false;
     let governed = tokio::select! {
         biased;
@@ -288,7 +288,7 @@ async fn drive(gateway: &Gateway, task: &Task, taken: TakenUp) -> State {
         return State::Left;
     }
     let broke = |error| ErrorData::internal_error(format!("the call: {error}"), None);
-    let mut answer = governed.map_err(broke).and_then(|governed| answer(governed, upstream));
+    let mut answer = governed.map_err(broke).and_then(|governed| answer(governed, passing));
     let status = match &answer {
         Ok(result) if result.is_error != Some(true) => "completed",
         _ if called_off => "cancelled",

@@ -15,14 +15,19 @@ pub(super) fn tool(kernel: &Kernel, manifest: &Manifest, text: String) -> Option
     if !text.is_empty() {
         definition.insert("description".to_owned(), text.into());
     }
-    let may_wait = kernel.policy().may_hold(manifest)
-        || kernel.hooks().specs().any(|spec| spec.mutation_rights.first_change().is_some());
-    if let (true, Some(schema)) = (may_wait, definition.remove("outputSchema"))
+    if may_wait(kernel, manifest)
+        && let Some(schema) = definition.remove("outputSchema")
         && let Some(schema) = or_envelope(schema)
     {
         definition.insert("outputSchema".to_owned(), schema);
     }
     serde_json::from_value(Value::Object(definition)).ok()
+}
+
+/// Whether what a call is answered with may be that it waits.
+fn may_wait(kernel: &Kernel, manifest: &Manifest) -> bool {
+    kernel.policy().may_hold(manifest)
+        || kernel.hooks().specs().any(|spec| spec.mutation_rights.first_change().is_some())
 }
 
 /// A schema of what the upstream answers, or of what the gateway says of a call that waits.
@@ -34,17 +39,29 @@ fn or_envelope(schema: Value) -> Option<Value> {
     Some(json!({ "type": "object", "anyOf": [schema, Envelope::output_schema()] }))
 }
 
-/// Whether a call of this tool has the answer of an upstream server for its result.
-pub(super) fn is_upstream(kernel: &Kernel, tool: &str) -> bool {
-    kernel.manifests().get(tool).is_some_and(|tool| tool.backend() == BackendKind::Mcp)
+/// How the answers of an upstream server are passed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passing {
+    /// Bytes of an answer.
+    pub(super) max: usize,
+    /// The listed output schema is the server's alone: what the gateway says itself has no
+    /// structured content, for that would be held against it.
+    pub(super) bare: bool,
 }
 
-/// The upstream's answer, unchanged but for what is added to `_meta`. `None` if there is none,
-/// or it is larger than `max` bytes.
+/// `None` if a call of this tool has no answer of an upstream server for its result.
+pub(super) fn passing(kernel: &Kernel, tool: &str, max: usize) -> Option<Passing> {
+    let manifests = kernel.manifests();
+    let tool = manifests.get(tool).filter(|tool| tool.backend() == BackendKind::Mcp)?;
+    let described =
+        tool.upstream_definition().is_some_and(|tool| tool.contains_key("outputSchema"));
+    Some(Passing { max, bare: described && !may_wait(kernel, tool) })
+}
+
+/// The upstream's answer, unchanged but for what is added to `_meta`. `None` if there is none.
 pub(super) fn answer(
     governed: &Governed,
     meta: &Map<String, Value>,
-    max: usize,
 ) -> Option<Result<CallToolResult, ErrorData>> {
     let Governed { envelope, denial: None, .. } = governed else { return None };
     if !matches!(envelope.status, EnvelopeStatus::Success | EnvelopeStatus::Error) {
@@ -69,8 +86,7 @@ pub(super) fn answer(
     let about = Envelope { results: json!({}), ..envelope.clone() };
     all.0.insert("countersign/envelope".to_owned(), json!(about));
     result.meta = Some(all);
-    let size = serde_json::to_vec(&result).map_or(usize::MAX, |bytes| bytes.len());
-    (size <= max).then_some(Ok(result))
+    Some(Ok(result))
 }
 
 /// The schema of the results of tools that a manifest describes; upstream servers answer as they
@@ -121,7 +137,7 @@ mod tests {
             "error": "answered with an error",
         });
         let meta = Map::from_iter([("countersign/call".to_owned(), json!("call.1"))]);
-        let result = answer(&governed(EnvelopeStatus::Error, given), &meta, 10_000);
+        let result = answer(&governed(EnvelopeStatus::Error, given), &meta);
         let result = json!(result.unwrap().unwrap());
         assert_eq!(result["content"], content);
         assert_eq!(result["structuredContent"], json!({"n": 1}));
@@ -135,7 +151,7 @@ mod tests {
     #[test]
     fn an_error_of_the_protocol_stays_one() {
         let given = json!({"error": {"code": -32602, "message": "no", "data": {"a": 1}}});
-        let error = answer(&governed(EnvelopeStatus::Error, given), &Map::new(), 10_000);
+        let error = answer(&governed(EnvelopeStatus::Error, given), &Map::new());
         let error = error.unwrap().unwrap_err();
         assert_eq!(json!(error), json!({"code": -32602, "message": "no", "data": {"a": 1}}));
     }
@@ -143,11 +159,9 @@ mod tests {
     #[test]
     fn what_is_no_answer_of_an_upstream_is_the_gateways_to_say() {
         let content = json!({"content": []});
-        let none = |governed: &Governed| assert!(answer(governed, &Map::new(), 10_000).is_none());
+        let none = |governed: &Governed| assert!(answer(governed, &Map::new()).is_none());
         none(&governed(EnvelopeStatus::Error, json!({"error": "not started: gone"})));
         none(&governed(EnvelopeStatus::Timeout, content.clone()));
         none(&governed(EnvelopeStatus::Denied, content));
-        let large = json!({"content": [{"type": "text", "text": "x".repeat(20_000)}]});
-        none(&governed(EnvelopeStatus::Success, large));
     }
 }
