@@ -11,7 +11,9 @@ static REDACTOR: OnceLock<Redactor> = OnceLock::new();
 /// Writes what `COUNTERSIGN_LOG` lets through.
 pub(crate) fn start() {
     let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG");
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("warn,rmcp=error"));
+    // What ends a connection to an upstream server is told by whoever needed it.
+    let quiet = "warn,rmcp=error,rmcp::transport::worker=off";
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Log)

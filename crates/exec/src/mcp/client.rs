@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 
+use super::numbers;
 use crate::Redactor;
 
 /// A request that is under way, and who made it.
@@ -76,7 +77,8 @@ impl Shared {
         let Some(caller) = caller else { return Err(fault(McpError::no_method(method))) };
         let internal =
             |error: serde_json::Error| ErrorData::internal_error(error.to_string(), None);
-        let params = self.redactor.value(serde_json::to_value(params).map_err(internal)?);
+        let params = numbers::of_request(serde_json::to_value(params).map_err(internal)?);
+        let params = self.redactor.value(params);
         let answer = tokio::select! {
             answer = caller.request(&self.upstream, method, params) => answer.map_err(fault)?,
             () = ctx.ct.cancelled() => {

@@ -9,7 +9,9 @@ use countersign_ports::mcp::{McpCaller, McpError};
 use rmcp::model::{
     ClientRequest, CustomRequest, ErrorData, ListToolsRequest, PaginatedRequestParams, ServerResult,
 };
-use rmcp::service::{PeerRequestOptions, RequestHandle, RunningService, ServiceError};
+use rmcp::service::{
+    ClientInitializeError, PeerRequestOptions, RequestHandle, RunningService, ServiceError,
+};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 use rmcp::{Peer, RoleClient, ServiceExt as _};
@@ -18,6 +20,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
 use super::client::{Shared, Side, UnderWay};
+use super::numbers;
 use super::process::{self, Process};
 use super::{Listing, UpstreamConfig, UpstreamTransport, digests};
 use crate::Redactor;
@@ -77,9 +80,26 @@ impl Connection {
                 (side.serve(transport).await, None)
             }
         };
-        let service = service.map_err(|error| chain(&error))?;
+        let ready = async {
+            let service = service.map_err(|error| chain(&error))?;
+            let tools = list(service.peer(), &shared.redactor).await?;
+            Ok((service, tools))
+        };
+        let (service, tools) = match ready.await {
+            Ok(ready) => ready,
+            Err(why) => {
+                // Its own words say more, if there are any.
+                let said = match process {
+                    Some(process) => process.end().await,
+                    None => String::new(),
+                };
+                return Err(match said.as_str() {
+                    "" => why,
+                    said => format!("{why}; its standard error ends with: {said}"),
+                });
+            }
+        };
         let peer = service.peer().clone();
-        let tools = list(&peer, &shared.redactor).await?;
         let known = Arc::new(RwLock::new(digests(&tools)));
         let upstream = config.name.clone();
         // What a server lists to one client is that client's; what it lists to all is published.
@@ -207,7 +227,9 @@ impl Connection {
 
 /// A result as it was on the wire.
 pub(super) fn value(result: &ServerResult) -> Result<Value, String> {
-    serde_json::to_value(result).map_err(|error| format!("the answer cannot be read: {error}"))
+    serde_json::to_value(result)
+        .map(numbers::of_annotations)
+        .map_err(|error| format!("the answer cannot be read: {error}"))
 }
 
 /// Parameters without what belongs to the one request they came with.
@@ -258,8 +280,34 @@ fn not_taken(error: &(dyn std::error::Error + 'static)) -> bool {
     }
 }
 
-/// An error and its sources, in one line.
+/// An error and its sources, in one line, for people: without the names of types around them.
 pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<ClientInitializeError>() {
+        Some(ClientInitializeError::TransportError { error, .. }) => return chain(&*error.error),
+        Some(ClientInitializeError::ConnectionClosed(_)) => {
+            return "it ended the connection before it had answered the handshake".to_owned();
+        }
+        Some(ClientInitializeError::JsonRpcError(error)) => {
+            return format!("it refused the handshake: {} ({})", error.message, error.code.0);
+        }
+        Some(
+            ClientInitializeError::ExpectedInitResponse(_)
+            | ClientInitializeError::ExpectedInitResult(_),
+        ) => return "what it sent is no answer to the handshake".to_owned(),
+        _ => {}
+    }
+    match error.downcast_ref::<ServiceError>() {
+        Some(ServiceError::TransportSend(error)) => return chain(&*error.error),
+        Some(ServiceError::TransportClosed) => return "the connection has ended".to_owned(),
+        _ => {}
+    }
+    match error.downcast_ref::<StreamableHttpError<Failed>>() {
+        Some(StreamableHttpError::Client(failed)) => return failed.reason.clone(),
+        Some(StreamableHttpError::UnexpectedServerResponse(said)) => {
+            return said.clone().into_owned();
+        }
+        _ => {}
+    }
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

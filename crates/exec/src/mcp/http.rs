@@ -104,24 +104,19 @@ impl HttpUpstream {
         &self,
         connect_timeout: Duration,
     ) -> StreamableHttpClientTransport<Wire> {
-        let wire = Wire::new(self.way(connect_timeout));
+        let wire = Wire::new(Way {
+            target: self.target.clone(),
+            tls: self.tls.clone(),
+            // What a name stands for may change.
+            only_here: !self.target.encrypted() && !self.headers.is_empty(),
+            within: connect_timeout,
+        });
         let mut config = StreamableHttpClientTransportConfig::with_uri(self.url.as_str())
             .custom_headers(self.headers.clone())
             .reinit_on_expired_session(false);
         config.max_sse_event_size = MESSAGE_MAX;
         config.max_concurrent_requests = 64;
         StreamableHttpClientTransport::with_client(wire, config)
-    }
-
-    /// How the server is reached.
-    pub(super) fn way(&self, within: Duration) -> Way {
-        Way {
-            target: self.target.clone(),
-            tls: self.tls.clone(),
-            // What a name stands for may change.
-            only_here: !self.target.encrypted() && !self.headers.is_empty(),
-            within,
-        }
     }
 }
 

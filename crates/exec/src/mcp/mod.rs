@@ -17,6 +17,7 @@ mod call;
 mod client;
 mod connection;
 mod http;
+mod numbers;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -103,6 +104,8 @@ pub struct Listing {
 #[derive(Default)]
 struct Slot {
     connection: Option<Arc<Connection>>,
+    /// There has been a connection.
+    was_there: bool,
     failures: u32,
     retry: Option<(Instant, String)>,
 }
@@ -224,13 +227,21 @@ impl Upstream {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 tracing::info!(upstream = name, "connected");
-                *slot = Slot { connection: Some(Arc::clone(&connection)), ..Slot::default() };
+                *slot = Slot {
+                    connection: Some(Arc::clone(&connection)),
+                    was_there: true,
+                    ..Slot::default()
+                };
                 Ok(connection)
             }
             Err(why) => {
                 let why = self.config.redactor.text(why);
                 let why = format!("upstream `{name}` cannot be reached: {why}");
-                tracing::warn!("{why}");
+                // Who asks first hears of it; that it does not come back is nobody's answer.
+                match slot.was_there && slot.failures == 0 {
+                    true => tracing::warn!("{why}"),
+                    false => tracing::debug!("{why}"),
+                }
                 let wait = BACKOFF.0.saturating_mul(1 << slot.failures.min(16)).min(BACKOFF.1);
                 slot.failures += 1;
                 slot.retry = Some((Instant::now() + wait, why.clone()));

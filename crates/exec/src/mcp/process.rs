@@ -1,10 +1,12 @@
 //! An upstream server that is a program: supervised as a tool is, with a pipe for its input.
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_core::plan::RunLimits;
@@ -14,6 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::UpstreamConfig;
@@ -27,9 +30,30 @@ const LINES_MAX: usize = 1_000;
 /// How long a supervisor may take to end everything below it.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// Lines of standard error that are kept to say why a program ended, and characters of each.
+const LAST_LINES: usize = 4;
+const LAST_LINE_MAX: usize = 300;
+/// How long what an ended program wrote may take to be read.
+const READ_GRACE: Duration = Duration::from_secs(2);
+
 /// A program that runs for as long as this lives.
 pub(super) struct Process {
-    _leash: tokio::sync::oneshot::Sender<()>,
+    leash: tokio::sync::oneshot::Sender<()>,
+    said: Arc<Mutex<VecDeque<String>>>,
+    reading: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Ends the program. What it wrote to standard error last, without secrets; lines that begin
+    /// with a space are details of others, and left out. Empty if there is nothing.
+    pub(super) async fn end(mut self) -> String {
+        drop(self.leash);
+        if let Some(reading) = self.reading.take() {
+            timeout(READ_GRACE, reading).await.ok();
+        }
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.iter().map(String::as_str).collect::<Vec<_>>().join(" / ")
+    }
 }
 
 /// Starts the program. What it reads and writes comes with it.
@@ -48,9 +72,11 @@ pub(super) async fn start(
     let (mut child, leash, input) =
         spawn(&program, argv, config).map_err(|error| format!("it cannot be started: {error}"))?;
     let output = child.stdout.take().ok_or("it has no standard output")?;
-    if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(log(upstream.name.clone(), upstream.redactor.clone(), stderr));
-    }
+    let said = Arc::default();
+    let reading = child.stderr.take().map(|stderr| {
+        let (name, redactor) = (upstream.name.clone(), upstream.redactor.clone());
+        tokio::spawn(log(name, redactor, stderr, Arc::clone(&said)))
+    });
     let (alive, gone) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(async move {
         tokio::select! {
@@ -64,7 +90,7 @@ pub(super) async fn start(
             child.wait().await.ok();
         }
     });
-    Ok((Process { _leash: alive }, output, input))
+    Ok((Process { leash: alive, said, reading }, output, input))
 }
 
 fn spawn(
@@ -100,7 +126,12 @@ fn spawn(
 
 /// Logs what the program says on standard error, as far as that is bounded. Of a line that is too
 /// long, the beginning is logged.
-async fn log(upstream: String, redactor: Redactor, stderr: ChildStderr) {
+async fn log(
+    upstream: String,
+    redactor: Redactor,
+    stderr: ChildStderr,
+    last: Arc<Mutex<VecDeque<String>>>,
+) {
     let mut stderr = BufReader::new(stderr);
     let mut lines = 0_usize;
     let mut line = Vec::new();
@@ -116,9 +147,11 @@ async fn log(upstream: String, redactor: Redactor, stderr: ChildStderr) {
             false => redactor.cut_bytes(&line),
         };
         lines += 1;
+        let text = String::from_utf8_lossy(&clean);
+        let text = text.trim_end();
+        keep(&last, text);
         if lines <= LINES_MAX {
-            let text = String::from_utf8_lossy(&clean);
-            tracing::info!(upstream, "{}", visible(text.trim_end()));
+            tracing::info!(upstream, "{}", visible(text));
         } else if lines == LINES_MAX + 1 {
             tracing::info!(upstream, "has written {LINES_MAX} lines; no more are logged");
         }
@@ -126,6 +159,17 @@ async fn log(upstream: String, redactor: Redactor, stderr: ChildStderr) {
             return;
         }
     }
+}
+
+fn keep(last: &Mutex<VecDeque<String>>, line: &str) {
+    if line.len() < 2 || line.starts_with([' ', '\t']) {
+        return;
+    }
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.len() == LAST_LINES {
+        last.pop_front();
+    }
+    last.push_back(visible(line).chars().take(LAST_LINE_MAX).collect());
 }
 
 /// Reads to the end of the line.

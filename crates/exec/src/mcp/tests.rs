@@ -31,7 +31,7 @@ use super::wire::Way;
 use super::*;
 use crate::Secrets;
 use crate::authority::Authority;
-use crate::connect::Target;
+use crate::connect::{Target, tls};
 
 /// Far longer than anything here takes, on any machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -274,9 +274,9 @@ async fn a_secret_leaves_this_machine_encrypted_or_not_at_all() {
     }
     assert!(HttpUpstream::new("https://a.example/", token(), None).is_ok());
     // Not even when the name has come to stand for another machine.
-    let way = upstream("http://localhost/", None).way(LONG);
     let target = Target::of(&"http://192.0.2.1/".parse().unwrap()).unwrap();
-    let why = Way { target, ..way }.connect().await.err().unwrap();
+    let way = Way { target, tls: tls(None).unwrap(), only_here: true, within: LONG };
+    let why = way.connect().await.err().unwrap();
     assert!(why.unsent && why.reason.contains("only encrypted"), "{why}");
 }
 

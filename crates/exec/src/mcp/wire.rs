@@ -1,6 +1,7 @@
 //! Requests of streamable HTTP, over connections of [`crate::connect`].
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -112,7 +113,10 @@ impl Wire {
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         self.0.request(request).await.map_err(|error| {
             let unsent = error.is_connect();
-            StreamableHttpError::Client(Failed { reason: chain(&error), unsent })
+            // Why there is no connection, without what stood around it on the way.
+            let failed = error.source().and_then(|source| source.downcast_ref::<Failed>());
+            let reason = failed.map_or_else(|| chain(&error), |failed| failed.reason.clone());
+            StreamableHttpError::Client(Failed { reason, unsent })
         })
     }
 }
