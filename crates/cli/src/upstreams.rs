@@ -1,6 +1,7 @@
 //! `[[upstream]]` in `countersign.toml`: existing MCP servers behind the gateway.
 
 mod catalog;
+mod difference;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
