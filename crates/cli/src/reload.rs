@@ -88,7 +88,8 @@ impl Reload<'_> {
             match self.again().await {
                 Ok(text) => eprintln!("manifests: {text}"),
                 Err(failure) => {
-                    let count = self.kernel.manifests().iter().len();
+                    let all = self.kernel.manifests();
+                    let count = all.iter().filter(|manifest| !manifest.is_own()).count();
                     let why = failure.message;
                     eprintln!("manifests: not reloaded, the {count} tools in force stay: {why}");
                     if let Err(error) = self.record("manifests_refused", &why).await {

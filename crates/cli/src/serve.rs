@@ -18,7 +18,7 @@ use tokio::sync::SetOnce;
 
 use crate::approvals::{self, Deciding};
 use crate::args::{Beside, Global, Serve};
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, Tools};
 use crate::executors;
 use crate::hooks;
 use crate::log;
@@ -120,6 +120,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
     let served = || manifests.iter().filter(|manifest| !manifest.is_own());
     let tools = served().count();
     let hooked = hooks.len();
+    let behind = served().filter(|manifest| manifest.upstream_definition().is_some()).count();
     let held = served().filter(|manifest| policy.may_hold(manifest)).count();
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let (kernel, found) = Kernel::start(Parts {
@@ -157,6 +158,7 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             max_body_bytes: config.server.max_body_bytes,
             drain: Duration::from_secs(config.server.drain_seconds),
             pending_after: Duration::from_secs(config.server.pending_after_seconds),
+            answer_max_bytes: config.server.answer_max_bytes,
             secure_cookie: config.server.behind_proxy,
             public_log: config.server.public_log,
             anonymous_agent: config.server.anonymous_agent.clone(),
@@ -225,7 +227,12 @@ async fn serve(loaded: &Loaded, stdio: bool, as_json: bool) -> Result<ExitCode, 
             },
         );
         let dir = config.tools.dir.display();
-        line("tools", &format!("{tools} from {dir}, {held} of them need a person"));
+        let from = match (tools - behind, behind) {
+            (_, 0) => format!("{tools} from {dir}"),
+            (0, _) => format!("{tools} of upstream servers"),
+            (described, _) => format!("{described} from {dir}, {behind} of upstream servers"),
+        };
+        line("tools", &format!("{from}, {held} of them need a person"));
         line("root", &format!("{}, where tools work", root.display()));
         if hooked > 0 {
             line("hooks", &format!("{hooked}, as declared in the configuration"));
@@ -404,6 +411,11 @@ pub(crate) fn load_manifests(config: &Config) -> Result<(ManifestSet, Vec<String
 /// Reads the folder of manifests.
 pub(crate) fn read_manifests(config: &Config) -> Result<Folder, Failure> {
     let dir = &config.tools.dir;
+    // Whoever has upstream servers and names no folder need not have the one of this repository.
+    let unnamed = *dir == Tools::default().dir && !dir.exists();
+    if unnamed && !config.upstream.is_empty() {
+        return Ok(Folder { set: ManifestSet::default(), problems: Vec::new(), broken: false });
+    }
     let files = Files::of(dir).map_err(|error| {
         Failure::new(format!("the manifests in {}: {error}", dir.display()))
             .hint("name a folder with --tools, or tools.dir in countersign.toml")
@@ -438,4 +450,22 @@ pub(crate) fn tool_path(configured: Option<Vec<PathBuf>>) -> Vec<PathBuf> {
 fn tool_environment(names: &[String]) -> Vec<(String, String)> {
     let set = names.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
     set.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_an_upstream_no_folder_of_manifests_is_needed_unless_one_is_named() {
+        let upstream = "[[upstream]]\nname = \"up\"\nurl = \"http://127.0.0.1:9/mcp\"\n";
+        for (more, there) in [(upstream, true), ("", false)] {
+            // Tests run in the folder of the crate, which has no `examples/tools`.
+            let config: Config = toml::from_str(more).unwrap();
+            assert_eq!(read_manifests(&config).is_ok(), there, "{more}");
+        }
+        let named = format!("[tools]\ndir = \"none\"\n{upstream}");
+        let config: Config = toml::from_str(&named).unwrap();
+        assert!(read_manifests(&config).is_err());
+    }
 }

@@ -222,6 +222,7 @@ pub(crate) fn summary(status: &ExecutionStatus, bytes: u64, time: Duration) -> S
     let end = match status {
         ExecutionStatus::Exited(code) => format!("exit code {code}"),
         ExecutionStatus::Signalled(signal) => format!("ended by signal {signal}"),
+        ExecutionStatus::Answered { note, .. } if note.starts_with("answered") => note.clone(),
         ExecutionStatus::Answered { note, .. } => format!("answered: {note}"),
         ExecutionStatus::TimedOut => "ended at its deadline".to_owned(),
         ExecutionStatus::NotStarted(why) => format!("not started: {why}"),

@@ -251,7 +251,10 @@ impl Upstream {
             .collect();
         if problems.is_empty() {
             let errors = self.validator.iter_errors(&instance);
-            problems = errors.flat_map(|error| problems_of(&error)).take(MAX_PROBLEMS).collect();
+            problems = errors
+                .flat_map(|error| problems_of(&error, &instance))
+                .take(MAX_PROBLEMS)
+                .collect();
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -298,7 +301,7 @@ fn has_nul(value: &Value) -> bool {
 }
 
 /// The problems that one error of the schema stands for, with the argument each is about.
-fn problems_of(error: &jsonschema::ValidationError<'_>) -> Vec<ArgProblem> {
+fn problems_of(error: &jsonschema::ValidationError<'_>, instance: &Value) -> Vec<ArgProblem> {
     let path = error.instance_path().to_string();
     let argument = |nested: &str| {
         let whole = if nested.is_empty() { path.clone() } else { format!("{path}/{nested}") };
@@ -316,6 +319,18 @@ fn problems_of(error: &jsonschema::ValidationError<'_>) -> Vec<ArgProblem> {
         ValidationErrorKind::Required { property } => {
             let name = property.as_str().unwrap_or_default();
             vec![of(name, "missing_argument", "is required".to_owned())]
+        }
+        // An object that declares no properties at all.
+        ValidationErrorKind::FalseSchema
+            if error.schema_path().to_string().ends_with("/additionalProperties") =>
+        {
+            let message = "there is no such argument".to_owned();
+            match instance.pointer(&path) {
+                Some(Value::Object(all)) => {
+                    all.keys().map(|name| of(name, "unknown_argument", message.clone())).collect()
+                }
+                _ => vec![of("", "unknown_argument", message)],
+            }
         }
         _ => vec![of("", "schema_mismatch", excerpt(&error.masked().to_string()))],
     }
@@ -460,6 +475,9 @@ mod tests {
         ] {
             check(schema.clone(), arguments, expected);
         }
+        let none = json!({"type": "object"});
+        let unknown = [("unknown_argument", "z"), ("unknown_argument", "y")];
+        check(none, json!({"z": 1, "y": ""}), &unknown);
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn shorten(value: &mut Value) {
 }
 
 #[cfg(test)]
+#[expect(deprecated, reason = "upstream servers still sample")]
 mod tests {
     use rmcp::model::{CallToolResult, CreateMessageRequestParams};
     use serde_json::json;

@@ -290,7 +290,7 @@ mod tests {
             assert_eq!(cut.is_error, Some(true));
             let cut = json!(cut);
             let text = cut["content"][0]["text"].as_str().unwrap();
-            for part in ["16000", "1000000", "sha256:00", "call.1", "server.answer_max_bytes"] {
+            for part in ["has 1600", "1000000", "sha256:00", "call.1", "server.answer_max_bytes"] {
                 assert!(text.contains(part), "{part}: {text}");
             }
             let envelope = match bare {
