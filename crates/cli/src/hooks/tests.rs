@@ -197,8 +197,9 @@ fn what_the_text_gets_wrong_is_refused_with_its_place() {
             "",
         ),
         (
-            url("https://[::ffff:169.254.169.254]/", "allow = [\"127.0.0.0/8\"]"),
-            "4:7: url leads to ::ffff:169.254.169.254, which is link-local and not in `allow`",
+            url("https://[::ffff:169.254.169.254]/", "allow = [\"169.254.0.0/16\"]"),
+            "4:7: url leads to ::ffff:169.254.169.254, where machines are told secrets about \
+             themselves; no configuration allows that",
             "",
         ),
         (url("https://user@example.com/", ""), "4:7: url must not hold a user or a password", ""),
