@@ -306,10 +306,10 @@ fn checked(config: &ProcessConfig, plan: &CommandPlan) -> Result<PathBuf, String
 }
 
 /// Kills everything below a supervisor that does not, and then the supervisor. Returns whether
-/// nothing is left of it.
+/// nothing was left to kill in the end: `false` also when that is not known.
 pub(crate) async fn kill_stuck(child: &mut Child) -> bool {
     let Some(root) = child.id().and_then(|pid| i32::try_from(pid).ok()) else {
-        return true;
+        return false;
     };
     let killed = tokio::task::spawn_blocking(move || {
         let stop = Instant::now() + Duration::from_secs(1);
@@ -321,10 +321,17 @@ pub(crate) async fn kill_stuck(child: &mut Child) -> bool {
             }
         }
     });
-    let clean = killed.await.unwrap_or(false);
-    if !clean {
-        tracing::error!("a run may have left processes");
-    }
+    let clean = match killed.await {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::error!("a run has left processes that could not be killed within a second");
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "a run may have left processes");
+            false
+        }
+    };
     child.start_kill().ok();
     clean
 }

@@ -168,7 +168,7 @@ fn limits_apply(arg: &str) -> Result<(), String> {
 }
 
 /// How often processes are counted where the kernel does not bind them.
-const COUNT: Duration = Duration::from_millis(20);
+const COUNT: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// How many processes and threads the tool may have, where that is for the supervisor to see to:
 /// the kernel binds neither root nor who may raise limits.
@@ -296,10 +296,7 @@ fn watch(socket: &UnixStream, tool: Pid, most: Option<usize>) -> Ending {
         Err(error) => return Ending::Lost(format!("no handle of the process: {error}")),
     };
     // Now and then it also buries what the tool orphaned.
-    let tick = most.map_or(Duration::from_secs(1), |_| COUNT);
-    let Ok(tick) = Timespec::try_from(tick) else {
-        return Ending::Lost("there is no time".to_owned());
-    };
+    let tick = most.map_or(Timespec { tv_sec: 1, tv_nsec: 0 }, |_| COUNT);
     loop {
         let mut polled = [PollFd::new(socket, PollFlags::IN), PollFd::new(&handle, PollFlags::IN)];
         match poll(&mut polled, Some(&tick)) {

@@ -179,9 +179,10 @@ fn inner(net: &IpNet) -> Vec<Ipv4Net> {
 
 /// What the range is or holds that is not of the public internet.
 pub(crate) fn internal(net: &IpNet) -> impl Iterator<Item = &'static str> {
-    let (inner, six) = match net {
-        IpNet::V4(net) => (vec![*net], None),
-        IpNet::V6(net) => (within(*net), Some(*net)),
+    let inner = inner(net);
+    let six = match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(*net),
     };
     let own = V6.iter().filter(move |(known, _)| six.is_some_and(|net| overlap6(known, &net)));
     let four = V4.iter().filter(move |(known, _)| inner.iter().any(|net| overlap4(known, net)));
